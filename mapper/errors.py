@@ -1,0 +1,75 @@
+"""Everything mapper raises on purpose, and the exit code each one ends the program with.
+
+MapperError                 1  failure
+├── UsageError              2  the command line asks for something that cannot be
+├── InputError              3  an AOI, recipe or model card is wrong; nothing has been read
+│   ├── AreaError              the AOI file or one of its features
+│   ├── RecipeError            the recipe
+│   └── ModelError             the model folder: card, checksum, graph
+├── NothingFoundError       4  the search left no scene; says which filter removed them
+├── CatalogError            1  the catalog does not answer, or answers nonsense
+├── ReadError               1  an asset is missing, cut off or does not hold what its item says
+├── StoreError              1  a shard, ledger or product could not be written
+├── LockedError             1  another run works in this folder
+└── PartlyDoneError         5  some cities are done, others are not; run again to resume
+
+A message says what is wrong, the value, and the remedy.
+"""
+
+
+class MapperError(Exception):
+    """Root of the tree. `exit_code` is what the program ends with."""
+
+    exit_code = 1
+
+
+class UsageError(MapperError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class InputError(MapperError):
+    """Input is refused before any pixel is read."""
+
+    exit_code = 3
+
+
+class AreaError(InputError):
+    """The AOI file, or one of its features, cannot be used."""
+
+
+class RecipeError(InputError):
+    """The recipe is unknown or not valid."""
+
+
+class ModelError(InputError):
+    """The model folder does not hold what its card promises."""
+
+
+class NothingFoundError(MapperError):
+    """No scene is left for a city, or for any city."""
+
+    exit_code = 4
+
+
+class CatalogError(MapperError):
+    """The catalog does not answer, or its answer is not STAC."""
+
+
+class ReadError(MapperError):
+    """An asset is missing, cut off, or not what its item says."""
+
+
+class StoreError(MapperError):
+    """A shard, ledger entry or product could not be written."""
+
+
+class LockedError(MapperError):
+    """Another run holds this folder."""
+
+
+class PartlyDoneError(MapperError):
+    """Some cities are done and others are not."""
+
+    exit_code = 5

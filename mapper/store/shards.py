@@ -1,0 +1,149 @@
+"""Immutable shards: a tile of an array, written once under the hash of what made it.
+
+`tiles/<tile key>/<step>/<hash>/<array>` is a Zarr v3 array of one shard, so each opens by
+itself, and the shard's bytes are the very bytes that a city's group links to. A directory
+appears under its final name only when it is complete; whoever comes second is thrown away.
+"""
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from mapper.area.grid import PixelBox, TileKey
+from mapper.errors import StoreError
+from mapper.store.template import ArrayTemplate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One written shard."""
+
+    array: str
+    path: str
+    """Of the shard's bytes, relative to the store's root."""
+    size: int
+    sha256: str
+
+
+def shard_directory(root: Path, key: TileKey, step: str, digest: str) -> Path:
+    """Where the arrays of one step for one tile lie."""
+    return root / "tiles" / str(key) / step / digest
+
+
+def array_options(template: ArrayTemplate, tile: int) -> dict[str, object]:
+    """Chunks, shard and codecs of a template: the same for a single shard and a city's array."""
+    chunk = template.chunk
+    width = max(1, np.dtype(template.dtype).itemsize)
+    return {
+        "chunks": chunk,
+        "shards": template.shape(tile, tile),
+        "dtype": template.dtype,
+        "fill_value": np.dtype(template.dtype).type(template.fill).item(),
+        "compressors": BloscCodec(cname="zstd", clevel=3, shuffle="shuffle", typesize=width),
+        "dimension_names": template.dimensions,
+        "attributes": dict(template.attributes),
+    }
+
+
+def write_shards(
+    root: Path,
+    key: TileKey,
+    step: str,
+    digest: str,
+    arrays: Iterable[tuple[ArrayTemplate, np.ndarray]],
+) -> list[Shard]:
+    """Write whole shards of one step for one tile; the first complete writer wins.
+
+    Raises: StoreError where the disk refuses (full, read-only).
+    """
+    final = shard_directory(root, key, step, digest)
+    attempt = final.with_name(f".{digest}.{uuid.uuid4().hex}")
+    names = []
+    try:
+        attempt.mkdir(parents=True)
+        for template, values in arrays:
+            names.append(template.name)
+            _write_array(attempt / template.name, template, values, key.tile)
+        try:
+            os.rename(attempt, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+    except OSError as reason:
+        raise StoreError(
+            f"{final} could not be written ({reason}); free space or mend the disk, "
+            "then run again: finished steps are kept"
+        ) from reason
+    finally:
+        shutil.rmtree(attempt, ignore_errors=True)
+    return [_describe(root, final / name, name) for name in names]
+
+
+def _write_array(path: Path, template: ArrayTemplate, values: np.ndarray, tile: int) -> None:
+    """Write one array of one shard, empty chunks too, and flush it to the disk."""
+    expected = template.shape(tile, tile)
+    if values.shape != expected:
+        raise ValueError(f"{template.name} has shape {values.shape}, its template {expected}")
+    with zarr.config.set({"array.write_empty_chunks": True, "threading.max_workers": 1}):
+        array = zarr.create_array(store=path, shape=expected, **array_options(template, tile))  # type: ignore[arg-type]
+        array[...] = values
+    with open(_shard_file(path, len(expected)), "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _shard_file(array: Path, dimensions: int) -> Path:
+    return array.joinpath("c", *["0"] * dimensions)
+
+
+def _describe(root: Path, array: Path, name: str) -> Shard:
+    """Size and checksum of a shard on disk."""
+    file = next(p for p in sorted(array.glob("c/**/0")) if p.is_file())
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return Shard(
+        array=name,
+        path=str(file.relative_to(root)),
+        size=file.stat().st_size,
+        sha256=digest.hexdigest(),
+    )
+
+
+def read_box(
+    arrays: Mapping[TileKey, Path], template: ArrayTemplate, pixels: PixelBox, tile: int
+) -> np.ndarray:
+    """Read a lattice box across shards; ground without a shard has the template's fill.
+
+    Args:
+        arrays: directory of the array (the one that holds `zarr.json`) of each tile.
+        template: what the arrays are.
+        pixels: the box.
+        tile: side of a tile in pixels.
+
+    Returns: `(band, y, x)` or `(y, x)` in the template's dtype.
+
+    Raises: StoreError where a shard is listed and cannot be read.
+    """
+    values = template.empty(*pixels.shape)
+    for key, path in arrays.items():
+        common = key.box.intersect(pixels)
+        if common.empty:
+            continue
+        target, source = common.slices_in(pixels), common.slices_in(key.box)
+        try:
+            part = zarr.open_array(store=path, mode="r")[(..., *source)]
+        except (OSError, ValueError, KeyError, RuntimeError) as reason:
+            raise StoreError(
+                f"shard {path} cannot be read ({reason}); delete its folder and run again"
+            ) from reason
+        values[(..., *target)] = part
+    return values
