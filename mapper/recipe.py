@@ -95,7 +95,6 @@ class Sentinel1Source(_Source):
         default="together",
         description="`apart` gives vv_ascending, vh_ascending, vv_descending, vh_descending",
     )
-    scenes_per_tile: int = Field(default=24, ge=1, description="Newest passes kept per orbit")
     resampling: Resampling = "bilinear"
 
     @property

@@ -46,3 +46,9 @@ class ArrayTemplate:
     def empty(self, height: int, width: int) -> np.ndarray:
         """An array of fill values."""
         return np.full(self.shape(height, width), self.fill, dtype=self.dtype)
+
+    def decode(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stored values as float32 in their unit, 0 where not valid, and which are valid."""
+        valid = np.isfinite(raw) if np.isnan(self.fill) else raw != self.fill
+        scale = np.float32(self.attributes.get("scale_factor", 1.0))
+        return np.where(valid, raw.astype(np.float32) * scale, np.float32(0)), valid

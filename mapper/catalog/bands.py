@@ -1,0 +1,103 @@
+"""Band names: one set of common names, whatever an archive calls its assets.
+
+The names are those of Earth Search (`red`, `nir`, `swir16`, `scl`), `vv` and `vh`, and
+`elevation`; Planetary Computer's `B04` or `SCL` and multi-band assets are found behind them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from mapper.catalog.access import unsigned
+from mapper.errors import CatalogError
+
+Item = dict[str, Any]
+"""A STAC item as its JSON says."""
+
+SENTINEL2_NUMBERS = {
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "swir16": "B11",
+    "swir22": "B12",
+}
+_ALIASES = {"elevation": ("data", "dem"), "scl": ("SCL",), "vv": ("VV",), "vh": ("VH",)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BandAsset:
+    """Where one band of an item is."""
+
+    href: str
+    """As the archive gives it, unsigned."""
+    index: int
+    """Band of the file, from 1."""
+    nodata: float | None
+    """Declared nodata; None leaves it to the file."""
+    scale: float | None
+    offset: float | None
+    checksum: str = ""
+    """`file:checksum`, where the item has one."""
+
+
+def find_band(item: Item, name: str) -> BandAsset | None:
+    """The asset and band that hold a common name; None where the item lacks it."""
+    assets: dict[str, Any] = item.get("assets", {})
+    for key in (name, SENTINEL2_NUMBERS.get(name), *_ALIASES.get(name, ())):
+        if key in assets:
+            return _band_asset(assets[key], _index_in(assets[key], name) or 1)
+    for key in sorted(assets):
+        if assets[key].get("type") == "image/jp2" or "thumbnail" in assets[key].get("roles", []):
+            continue
+        index = _index_in(assets[key], name)
+        if index and key not in {"visual", "rendered_preview"}:
+            return _band_asset(assets[key], index)
+    return None
+
+
+def need_band(item: Item, name: str) -> BandAsset:
+    """As `find_band`. Raises: CatalogError where the item lacks the band."""
+    band = find_band(item, name)
+    if band is None:
+        known = ", ".join(sorted(item.get("assets", {})))
+        raise CatalogError(f"item {item['id']} has no band {name!r}; its assets are {known}")
+    return band
+
+
+def _bands_of(asset: dict[str, Any]) -> list[dict[str, Any]]:
+    return asset.get("bands") or asset.get("eo:bands") or []
+
+
+def _index_in(asset: dict[str, Any], name: str) -> int | None:
+    """Number of the band with this name in an asset, from 1."""
+    for index, band in enumerate(_bands_of(asset), start=1):
+        names = {band.get("common_name"), band.get("eo:common_name"), band.get("name")}
+        if name in {str(n).lower() for n in names if n}:
+            return index
+    return None
+
+
+def _band_asset(asset: dict[str, Any], index: int) -> BandAsset:
+    raster: dict[str, Any] = {}
+    for listed in (asset.get("raster:bands") or [], asset.get("bands") or []):
+        if len(listed) >= index:
+            raster |= listed[index - 1]
+    nodata = raster.get("nodata", asset.get("nodata"))
+    return BandAsset(
+        href=unsigned(asset["href"]),
+        index=index,
+        nodata=float(nodata) if isinstance(nodata, int | float) else None,
+        scale=_number(raster, "scale", "raster:scale"),
+        offset=_number(raster, "offset", "raster:offset"),
+        checksum=str(asset.get("file:checksum", "")),
+    )
+
+
+def _number(band: dict[str, Any], *names: str) -> float | None:
+    return next((float(band[n]) for n in names if isinstance(band.get(n), int | float)), None)

@@ -1,0 +1,83 @@
+"""The frozen snapshot of a search: `items.parquet` (stac-geoparquet), the run's input of record."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapper.catalog.bands import Item
+from mapper.errors import CatalogError, StoreError
+
+SOURCE = "mapper:source"
+"""Property that says for which source of the recipe an item was found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemTable:
+    """Items by source of the recipe, in search order."""
+
+    by_source: Mapping[str, tuple[Item, ...]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.by_source.values()))
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write items as stac-geoparquet, atomically. Raises: StoreError where the disk refuses."""
+    import stac_geoparquet.arrow as geoparquet
+
+    attempt = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table = geoparquet.parse_stac_items_to_arrow(list(items))
+        geoparquet.to_parquet(table, attempt)
+        os.replace(attempt, path)
+    except OSError as reason:
+        raise StoreError(
+            f"{path} could not be written ({reason}); free space and run again"
+        ) from reason
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def read_items(path: Path) -> list[Item]:
+    """Read a stac-geoparquet file; what Parquet had to fill with nulls is taken out again."""
+    import pyarrow.parquet as parquet
+    import stac_geoparquet.arrow as geoparquet
+
+    try:
+        table = parquet.read_table(path)
+        return [_without_nulls(item) for item in geoparquet.stac_table_to_items(table)]
+    except (OSError, ValueError, KeyError) as reason:
+        raise CatalogError(f"{path} is no stac-geoparquet file: {reason}") from reason
+
+
+def freeze(path: Path, by_source: Mapping[str, Iterable[Item]]) -> ItemTable:
+    """Write a search's result and read it back: what is used is what is on record."""
+    write_items(
+        path,
+        [
+            item | {"properties": item["properties"] | {SOURCE: source}}
+            for source, items in by_source.items()
+            for item in items
+        ],
+    )
+    return thaw(path)
+
+
+def thaw(path: Path) -> ItemTable:
+    """The frozen items of a version."""
+    by_source: dict[str, list[Item]] = {}
+    for item in read_items(path):
+        by_source.setdefault(item["properties"][SOURCE], []).append(item)
+    return ItemTable(by_source={name: tuple(items) for name, items in by_source.items()})
+
+
+def _without_nulls(value: Any) -> Any:
+    """Nested values without None: an absent key is absent again, not null."""
+    if isinstance(value, dict):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_nulls(v) for v in value]
+    return value

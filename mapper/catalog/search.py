@@ -1,0 +1,244 @@
+"""Search for the scenes of a city's tiles, and say what each filter took away.
+
+The search is that of the tiles, not of the polygon, and its limits count per MGRS tile, never
+per AOI: so what a composite is made of does not depend on who asked.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+
+import shapely
+from shapely import box
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from mapper.area.grid import WGS84, TileKey, project
+from mapper.catalog.bands import Item, find_band
+from mapper.catalog.observation import moment
+from mapper.catalog.sentinel2 import mgrs_tile
+from mapper.catalog.source import Bbox, Catalog, Period, open_catalog
+from mapper.errors import CatalogError, NothingFoundError
+from mapper.recipe import ElevationSource, ImagerySource, Recipe, Sentinel2Source, Source
+
+_FOOTPRINT_SLACK = 0.01
+"""Degrees by which a footprint is widened: published ones are simplified."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filtered:
+    """What one filter of a search did."""
+
+    name: str
+    kept: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSearch:
+    """Items found for one source of a recipe."""
+
+    source: str
+    collection: str
+    items: tuple[Item, ...]
+    filters: tuple[Filtered, ...]
+
+    @property
+    def account(self) -> str:
+        """What every filter removed, in a line."""
+        lines = [f"{f.name} removed {f.removed}" for f in self.filters[1:] if f.removed]
+        return f"{self.filters[0].kept} found over the tiles" + "".join(f", {x}" for x in lines)
+
+
+def search_city(
+    recipe: Recipe,
+    tiles: Sequence[TileKey],
+    period: Period,
+    opener: Callable[[str], Catalog] = open_catalog,
+) -> dict[str, SourceSearch]:
+    """Items of every source of a recipe that touch the tiles.
+
+    Raises: NothingFoundError where a source that is not optional is left without an item;
+        CatalogError where a catalog does not answer.
+    """
+    found = {}
+    for name, source in recipe.sources.items():
+        try:
+            result = search_source(name, source, tiles, period, opener)
+        except CatalogError:
+            if not source.optional:
+                raise
+            result = _nothing(name, source, "the catalog does not answer; the source is left out")
+        if not result.items and not source.optional:
+            raise NothingFoundError(
+                f"no scene for source {name!r} ({', '.join(source.collections) or 'any'}, "
+                f"{period.interval}): {result.account}; widen that filter or the period"
+            )
+        found[name] = result
+    return found
+
+
+def search_source(
+    name: str,
+    source: Source,
+    tiles: Sequence[TileKey],
+    period: Period,
+    opener: Callable[[str], Catalog] = open_catalog,
+) -> SourceSearch:
+    """Items of one source: the first of its collections that has any."""
+    catalog = opener(source.catalog)
+    result = None
+    for collection in source.collections or [""]:
+        candidate = _search_collection(name, source, collection, catalog, (tiles, period))
+        if candidate.items:
+            return candidate
+        if result is None or candidate.filters[0].kept > result.filters[0].kept:
+            result = candidate
+    return result or _nothing(name, source, "no collection to search")
+
+
+def _nothing(name: str, source: Source, why: str) -> SourceSearch:
+    filters = (Filtered(name=why, kept=0, removed=0),)
+    return SourceSearch(
+        source=name, collection=",".join(source.collections), items=(), filters=filters
+    )
+
+
+def _search_collection(
+    name: str,
+    source: Source,
+    collection: str,
+    catalog: Catalog,
+    where: tuple[Sequence[TileKey], Period],
+) -> SourceSearch:
+    tiles, period = where
+    boxes = lonlat_boxes(tiles)
+    asked = None if ignores_period(source) else period
+    items = list(catalog.search(collection, boxes, asked))
+    if not items and asked is not None:
+        items = list(catalog.search(collection, boxes, None))
+    filters = [Filtered(name="area", kept=len(items), removed=0)]
+    for label, keep in _tests(source, tiles, period):
+        kept = [i for i in items if keep(i)]
+        filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
+        items = kept
+    if isinstance(source, Sentinel2Source):
+        kept = least_cloudy(items, source.scenes_per_tile)
+        label = f"the limit of {source.scenes_per_tile} scenes per MGRS tile"
+        filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
+        items = kept
+    ordered = tuple(sorted(items, key=lambda i: (moment(i), i["id"])))
+    return SourceSearch(source=name, collection=collection, items=ordered, filters=tuple(filters))
+
+
+def ignores_period(source: Source) -> bool:
+    """True for what does not change with the year, or is wanted from any."""
+    return isinstance(source, ElevationSource) or (
+        isinstance(source, ImagerySource) and source.ignore_period
+    )
+
+
+def _tests(
+    source: Source, tiles: Sequence[TileKey], period: Period
+) -> list[tuple[str, Callable[[Item], bool]]]:
+    """The filters of a source, each with the words that an error will use for it."""
+    ground = FootprintTest(tiles)
+    tests: list[tuple[str, Callable[[Item], bool]]] = [("the footprint test", ground.touches)]
+    if not ignores_period(source):
+        tests.append((f"the period {period.interval}", lambda i: _within(i, period)))
+    if isinstance(source, Sentinel2Source):
+        limit = source.max_cloud_cover
+        tests.append(
+            (
+                f"cloud cover above {limit:g} %",
+                lambda i: float(i["properties"].get("eo:cloud_cover", 0)) <= limit,
+            )
+        )
+        if source.mask is not None and source.mask.required:
+            tests.append(("the need for an scl mask", lambda i: find_band(i, "scl") is not None))
+    for band in source.bands.required:
+        if isinstance(source, ElevationSource) and band != "elevation":
+            continue
+        tests.append(
+            (f"the need for band {band}", lambda i, b=band: find_band(i, b) is not None)  # type: ignore[misc]
+        )
+    return tests
+
+
+def _within(item: Item, period: Period) -> bool:
+    if item["properties"].get("mapper:undated"):
+        return True
+    try:
+        when = datetime.fromisoformat(moment(item).replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return period.start <= when <= period.end
+
+
+def least_cloudy(items: Iterable[Item], limit: int) -> list[Item]:
+    """At most `limit` scenes of each MGRS tile, the least cloudy first, ties by id."""
+    by_tile: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_tile[mgrs_tile(item)].append(item)
+    kept = []
+    for scenes in by_tile.values():
+        scenes.sort(key=lambda i: (float(i["properties"].get("eo:cloud_cover", 0)), i["id"]))
+        kept.extend(scenes[:limit])
+    return kept
+
+
+def lonlat_boxes(tiles: Sequence[TileKey]) -> list[Bbox]:
+    """Bounding boxes of tiles in EPSG:4326: two where the tiles lie across the antimeridian."""
+    bounds = [_lonlat(key).bounds for key in tiles]
+    west = [b[0] for b in bounds]
+    south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
+    if max(west) - min(west) > 180 or any(b[2] - b[0] > 180 for b in bounds):
+        left = min(b[0] if b[0] > 0 else 180.0 for b in bounds if b[2] - b[0] < 180)
+        right = max(b[2] if b[2] < 0 else -180.0 for b in bounds if b[2] - b[0] < 180)
+        return [(left, south, 180.0, north), (-180.0, south, right, north)]
+    return [(min(west), south, max(b[2] for b in bounds), north)]
+
+
+@lru_cache(maxsize=4096)
+def _lonlat(key: TileKey) -> BaseGeometry:
+    """A tile's ground in EPSG:4326."""
+    return project(box(*key.grid.bounds_of(key.box)), key.grid.crs, WGS84)
+
+
+class FootprintTest:
+    """Which items can hold pixels of which tiles, by footprint."""
+
+    def __init__(self, tiles: Sequence[TileKey]) -> None:
+        """Prepare the tiles' ground once."""
+        self._tiles = {key: _lonlat(key) for key in tiles}
+        self._wraps = any(g.bounds[2] - g.bounds[0] > 180 for g in self._tiles.values())
+        self._ground = shapely.union_all(list(self._tiles.values()))
+        shapely.prepare(self._ground)
+
+    def touches(self, item: Item) -> bool:
+        """True where the item may hold pixels of any tile."""
+        return self._wraps or bool(self._ground.intersects(_footprint(item)))
+
+    def by_tile(self, items: Sequence[Item]) -> Mapping[TileKey, tuple[Item, ...]]:
+        """The items that may hold pixels of each tile, in the given order."""
+        footprints = [(item, _footprint(item)) for item in items]
+        return {
+            key: tuple(i for i, f in footprints if self._wraps or ground.intersects(f))
+            for key, ground in self._tiles.items()
+        }
+
+
+def _footprint(item: Item) -> BaseGeometry:
+    """The item's ground in EPSG:4326, a little widened."""
+    geometry = item.get("geometry")
+    if geometry:
+        found = shape(geometry)
+        if found.is_valid and not found.is_empty:
+            return found.buffer(_FOOTPRINT_SLACK)
+    if item.get("bbox"):
+        bbox = item["bbox"]
+        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
+        return box(west, south, east, north).buffer(_FOOTPRINT_SLACK)
+    return box(-180, -90, 180, 90)

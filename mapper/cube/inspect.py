@@ -1,0 +1,97 @@
+"""One look at each scene before it is used: is it there, which content, which offset."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mapper.catalog.access import fingerprint, open_raster
+from mapper.catalog.bands import SENTINEL2_NUMBERS, BandAsset, Item, find_band
+from mapper.catalog.sentinel2 import OffsetVerdict, judge_offset
+from mapper.errors import ReadError
+from mapper.recipe import ElevationSource, Sentinel2Source, Source
+
+_COARSE = 256
+"""Longest side, in pixels, of the overview on which an offset is judged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What one look at a scene found."""
+
+    item: str
+    contents: Mapping[str, str]
+    """ETag, or size and time, of each asset that the recipe reads."""
+    verdict: OffsetVerdict | None = None
+    """Sentinel-2 alone."""
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    """1st percentile of the valid DN per reflectance band, on the overview."""
+    failure: str = ""
+    """Why the scene cannot be read; empty where it can."""
+
+    @property
+    def digest_fields(self) -> dict[str, Any]:
+        """What belongs into the hash of every step that reads the scene."""
+        return {
+            "contents": dict(self.contents),
+            "offset": self.verdict.offset if self.verdict else None,
+            "failure": self.failure,
+        }
+
+
+def bands_to_read(source: Source) -> list[str]:
+    """Bands of an item that ingest opens, the mask among them."""
+    if isinstance(source, ElevationSource):
+        return ["elevation"]
+    bands = list(source.bands.all)
+    if isinstance(source, Sentinel2Source) and source.mask is not None:
+        bands.append("scl")
+    return bands
+
+
+def inspect_item(item: Item, source: Source) -> Inspection:
+    """Look at a scene once: content of its assets and, for Sentinel-2, the offset's verdict.
+
+    Raises: ReadError where an asset cannot be read and the source says `on_read_error: fail`.
+    """
+    contents: dict[str, str] = {}
+    try:
+        for name in bands_to_read(source):
+            band = find_band(item, name)
+            if band is not None:
+                contents[name] = band.checksum or fingerprint(band.href)
+        if not isinstance(source, Sentinel2Source):
+            return Inspection(item=item["id"], contents=contents)
+        percentiles = first_percentiles(item)
+    except ReadError as reason:
+        if source.on_read_error == "fail":
+            raise
+        return Inspection(item=item["id"], contents=contents, failure=str(reason))
+    return Inspection(
+        item=item["id"],
+        contents=contents,
+        verdict=judge_offset(item, percentiles),
+        percentiles=percentiles,
+    )
+
+
+def first_percentiles(item: Item) -> dict[str, float]:
+    """1st percentile of the valid DN of every reflectance band that the item has."""
+    found = {}
+    for name in SENTINEL2_NUMBERS:
+        band = find_band(item, name)
+        if band is not None:
+            values = _coarse(band)
+            if values.size:
+                found[name] = float(np.percentile(values, 1))
+    return found
+
+
+def _coarse(band: BandAsset) -> np.ndarray:
+    """Valid values of a coarse overview."""
+    with open_raster(band.href) as dataset:
+        shrink = max(1, -(-max(dataset.shape) // _COARSE))
+        shape = tuple(max(1, side // shrink) for side in dataset.shape)
+        values = dataset.read(band.index, out_shape=shape)
+    return values[values > 0]

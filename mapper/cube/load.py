@@ -1,0 +1,113 @@
+"""Scenes of one tile as arrays: granules of an observation laid over each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapper.area.grid import Grid, PixelBox
+from mapper.catalog.bands import Item, find_band
+from mapper.catalog.observation import Observation
+from mapper.cube.inspect import Inspection
+from mapper.cube.warp import Pixels, read_band
+from mapper.errors import ReadError
+from mapper.recipe import Resampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where on the lattice pixels are wanted."""
+
+    grid: Grid
+    pixels: PixelBox
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.pixels.shape
+
+
+def read_mosaic(
+    items: tuple[Item, ...], name: str, target: Target, resampling: Resampling
+) -> Pixels | None:
+    """One band of several items, the first valid value of each pixel; None where none has it.
+
+    Raises: ReadError where an asset cannot be read.
+    """
+    result: Pixels | None = None
+    for item in items:
+        band = find_band(item, name)
+        if band is None:
+            continue
+        part = read_band(band, target.grid, target.pixels, resampling)
+        if result is None:
+            result = part
+            continue
+        take = part.valid & ~result.valid
+        result = Pixels(np.where(take, part.values, result.values), result.valid | take)
+        if result.valid.all():
+            break
+    return result
+
+
+def read_reflectance(
+    observation: Observation,
+    name: str,
+    target: Target,
+    how: tuple[Mapping[str, Inspection], Resampling],
+) -> Pixels | None:
+    """One Sentinel-2 band of an observation as stored reflectance (uint16, reflectance x 10000).
+
+    Offset and scale are each granule's own. Valid pixels are clamped to 1..65534: a dark pixel
+    never becomes nodata.
+    """
+    inspections, resampling = how
+    result: Pixels | None = None
+    for item in observation.items:
+        band = find_band(item, name)
+        if band is None:
+            continue
+        verdict = inspections[item["id"]].verdict
+        offset = verdict.offset if verdict else 0.0
+        part = read_band(band, target.grid, target.pixels, resampling)
+        stored = _to_stored(part, band.scale or 0.0001, offset)
+        if result is None:
+            result = stored
+            continue
+        take = stored.valid & ~result.valid
+        result = Pixels(np.where(take, stored.values, result.values), result.valid | take)
+    return result
+
+
+def _to_stored(pixels: Pixels, scale: float, offset: float) -> Pixels:
+    """Digital numbers to reflectance x 10000, rounded half up, clamped to 1..65534."""
+    factor, shift = scale * 10_000, round(offset * 10_000)
+    # float64, so that a factor of 1 leaves whole numbers whole
+    scaled = np.floor(pixels.values.astype(np.float64) * factor + shift + 0.5)
+    stored = np.where(pixels.valid, np.clip(scaled, 1, 65534), 0).astype(np.uint16)
+    return Pixels(stored, pixels.valid)
+
+
+def readable(
+    items: tuple[Item, ...], inspections: Mapping[str, Inspection]
+) -> tuple[tuple[Item, ...], bool]:
+    """Items without those that failed their inspection, and whether any did."""
+    good = tuple(i for i in items if not inspections[i["id"]].failure)
+    return good, len(good) < len(items)
+
+
+class ReadFailures:
+    """What to do about scenes that break while they are read."""
+
+    def __init__(self, skip: bool, failed: bool) -> None:
+        """`skip` leaves broken scenes out; `failed` says that one already was."""
+        self._skip = skip
+        self.any = failed
+        self.messages: list[str] = []
+
+    def note(self, reason: ReadError) -> None:
+        """Remember a failure, or raise it where the recipe does not let scenes go."""
+        if not self._skip:
+            raise reason
+        self.any = True
+        self.messages.append(str(reason))
