@@ -101,7 +101,11 @@ class WorldOptions:
     highres: bool = True
     """Also make 1 m red, green, blue, near-infrared tiles."""
     margin_m: int = 1500
-    """Imagery covers the area of interest and this much around it, metres."""
+    """Imagery covers the area of interest and this much around it, metres.
+
+    Under about 600 m a small city's granule may lack the dark ground (water, forest) by which
+    its pixels show whether they carry the offset.
+    """
     bands: tuple[str, ...] = field(default=BANDS)
     """Sentinel-2 bands to write; the scene classification is always written."""
     cloudy: bool = True

@@ -10,9 +10,17 @@ from mapper.simulate.ground import mosaic_extent
 
 @pytest.mark.parametrize(
     ("lon", "lat", "code"),
-    [(11.35, 46.5, "32TPS"), (2.35, 48.85, "31UDQ"), (151.2, -33.87, "56HLH"),
-     (-0.1, 5.6, "30NZM"), (37.9, -4.5, "37MDR")],
-)  # fmt: skip
+    [
+        (11.35, 46.5, "32TPS"),
+        (-105.53, 40.15, "13TDE"),
+        (-16.85, 20.54, "28QCH"),
+        (-11.42, 24.80, "29RKH"),
+        (131.5, -33.43, "52HGH"),
+        (2.18, 49.15, "31UDQ"),
+        (35.29, 2.2156, "36NYH"),
+        (27.51, -14.06, "35LNE"),
+    ],
+)
 def test_mgrs_codes_are_those_of_the_real_grid(lon, lat, code):
     city = SimulatedCity(name="A", country="B", iso="XSA", lon=lon, lat=lat, size_m=1000, seed=1)
     north, south = granules_of(city, imagery(city, 500))

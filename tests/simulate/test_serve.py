@@ -49,8 +49,9 @@ def test_gdal_reads_over_http(catalog, band):
     path, name = band
     options = rasterio.Env(GDAL_HTTP_PROXY="", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
     with serve_files(catalog.parent) as address, options:
-        with rasterio.open(f"/vsicurl/{address}/{name}") as source:
-            remote = source.read(1)
+        source = rasterio.open(f"/vsicurl/{address}/{name}")
+        remote = source.read(1)
+        source.close()
     with rasterio.open(path) as source:
         assert (remote == source.read(1)).all()
 

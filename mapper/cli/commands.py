@@ -1,0 +1,282 @@
+"""The verbs. Each gathers its options, calls the library and prints."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import mapper
+from mapper.cli.output import (
+    human_bytes,
+    install_logging,
+    print_json,
+    print_table,
+    show_events,
+)
+
+app = typer.Typer(
+    name="mapper",
+    help="Turns a list of cities into maps people trust.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+Aoi = Annotated[Path, typer.Option(help="GeoJSON, GeoPackage, Shapefile or GeoParquet of areas")]
+Year = Annotated[int, typer.Option(help="Calendar year to map", min=1972, max=2100)]
+City = Annotated[list[str] | None, typer.Option(help="Name of a city to map; may be repeated")]
+RecipeName = Annotated[str, typer.Option(help="Name of a recipe, or path of one")]
+CatalogAt = Annotated[
+    str | None,
+    typer.Option(help="STAC API, static catalog, item file or folder, instead of the recipe's"),
+]
+Out = Annotated[Path, typer.Option(help="Folder of cube, maps, ledger and products")]
+ClusterAt = Annotated[str, typer.Option(help="`local`, or the address of a Dask scheduler")]
+Workers = Annotated[int | None, typer.Option(help="Local worker processes", min=1)]
+TileSize = Annotated[
+    int | None, typer.Option(help="Side of a tile in pixels: 512, 1024 or 2048", min=256)
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+Refresh = Annotated[bool, typer.Option(help="Search anew; what changed becomes the next version")]
+TrustModel = Annotated[bool, typer.Option(help="Run a model that is code (TorchScript)")]
+
+
+@app.callback(invoke_without_command=True)
+def main_options(
+    verbose: Annotated[int, typer.Option("-v", "--verbose", count=True, help="Say more")] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say less")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version")] = False,
+) -> None:
+    """Options of every verb."""
+    install_logging(-1 if quiet else verbose)
+    if version:
+        typer.echo(f"mapper {mapper.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    aoi: Aoi,
+    year: Year,
+    city: City = None,
+    recipe: RecipeName = "spectral-10m",
+    catalog: CatalogAt = None,
+    out: Out = Path("out"),
+    cluster: ClusterAt = "local",
+    workers: Workers = None,
+    tile_size: TileSize = None,
+    refresh: Refresh = False,
+    trust_model: TrustModel = False,
+    json: Json = False,
+) -> None:
+    """Take polygons to published maps; run it again to resume."""
+    from mapper.run.run import run as run_cities
+
+    options = _options(locals())
+    with show_events(json, quiet=False) as listener:
+        report = run_cities(options, listener)
+    _print_report(report, json)
+    report.check()
+
+
+@app.command()
+def plan(
+    aoi: Aoi,
+    year: Year,
+    city: City = None,
+    recipe: RecipeName = "spectral-10m",
+    catalog: CatalogAt = None,
+    out: Out = Path("out"),
+    cluster: ClusterAt = "local",
+    workers: Workers = None,
+    tile_size: TileSize = None,
+    refresh: Refresh = False,
+    trust_model: TrustModel = False,
+    json: Json = False,
+) -> None:
+    """Say what `run` would read, compute and write; reads no pixel."""
+    from mapper.run.plan import estimate_city
+    from mapper.run.run import RunReport, make_request, plan_run
+
+    options = _options(locals())
+    plans, lost = plan_run(make_request(options))
+    estimates = [(p, estimate_city(p)) for p in plans]
+    if json:
+        content = [
+            {"city": p.area.slug, "finished": p.finished, "search": p.accounts, **asdict(e)}
+            for p, e in estimates
+        ]
+        print_json({"cities": content, "not_mapped": [asdict(r) for r in lost]})
+    else:
+        header = ["city", "scenes", "to read", "tiles", "windows", "memory", "to write", "state"]
+        print_table([_plan_row(p, e) for p, e in estimates], header)
+        for row in lost:
+            typer.echo(f"{row.name}: {row.reason}", err=True)
+    RunReport(results=tuple(lost), seconds=0, out=options.out).check()
+
+
+def _plan_row(plan: Any, estimate: Any) -> list[str]:
+    return [
+        plan.area.slug,
+        ", ".join(f"{n} {count}" for n, count in estimate.scenes.items()),
+        human_bytes(estimate.read_bytes),
+        f"{estimate.ingest_tiles}/{estimate.predict_tiles}",
+        str(estimate.windows),
+        human_bytes(estimate.memory_bytes),
+        human_bytes(estimate.write_bytes),
+        "finished" if plan.finished else "begun" if plan.frozen else "new",
+    ]
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, typer.Argument(help="What `run --out` named")], json: Json = False
+) -> None:
+    """Say what is done, running and failed in a run's folder, and why."""
+    from mapper.run.status import folder_status
+
+    found = folder_status(folder)
+    if json:
+        print_json(asdict(found))
+        return
+    typer.echo(f"held by {found.holder}" if found.holder else "nobody runs here")
+    rows = [
+        [
+            v.city,
+            v.product,
+            f"v{v.version}",
+            v.state,
+            ", ".join(f"{k} {s['done']}/{s['total']}" for k, s in _in_order(v.stages)),
+        ]
+        for v in found.versions
+    ]
+    print_table(rows, ["city", "product", "version", "state", "steps"])
+    for version in found.versions:
+        for failure in version.failures:
+            typer.echo(f"{version.city}: {failure}")
+
+
+def _in_order(stages: Any) -> list[tuple[str, Any]]:
+    order = ("inspect", "ingest", "predict", "publish")
+    return [(s, stages[s]) for s in order if s in stages]
+
+
+@app.command()
+def cities(
+    aoi: Annotated[Path | None, typer.Option(help="Another file of areas")] = None,
+    json: Json = False,
+) -> None:
+    """List the cities that come with mapper, or those of a file."""
+    from mapper.area.aoi import read_areas
+    from mapper.recipe import data_directory
+
+    areas = read_areas(aoi or data_directory("pipelines") / "cities.geojson")
+    if json:
+        print_json(
+            [
+                {"name": a.name, "slug": a.slug, "country": a.country, "bbox": a.geometry.bounds}
+                for a in areas
+            ]
+        )
+        return
+    rows = [
+        [a.name, a.slug, a.country, " ".join(f"{v:.3f}" for v in a.geometry.bounds)] for a in areas
+    ]
+    print_table(rows, ["name", "slug", "country", "west south east north"])
+
+
+@app.command()
+def recipes(json: Json = False) -> None:
+    """List the recipes that come with mapper."""
+    from mapper.recipe import load_recipe, shipped_recipes
+
+    found = [load_recipe(path.stem) for path in shipped_recipes()]
+    if json:
+        print_json([recipe.model_dump(mode="json") for recipe in found])
+        return
+    rows = [[r.name, f"{r.resolution:g} m", ", ".join(r.sources), r.model, r.title] for r in found]
+    print_table(rows, ["recipe", "pixel", "sources", "model", "title"])
+
+
+@app.command()
+def models(json: Json = False) -> None:
+    """List the models that come with mapper."""
+    from mapper.inference.card import load_card, shipped_models
+
+    found = [load_card(folder.name) for folder in shipped_models()]
+    if json:
+        print_json([card.item for card in found])
+        return
+    rows = [
+        [
+            c.name,
+            c.form,
+            ", ".join(c.bands),
+            ", ".join(entry.name for entry in c.classes.classes),
+            c.license,
+        ]
+        for c in found
+    ]
+    print_table(rows, ["model", "form", "bands", "classes", "licence"])
+
+
+@app.command()
+def demo(out: Out = Path("demo"), workers: Workers = None, json: Json = False) -> None:
+    """Map three small simulated cities and hold the maps against the truth."""
+    from mapper.cli.demo import run_demo
+
+    with show_events(json, quiet=False) as listener:
+        report, scores = run_demo(out, workers, listener)
+    _print_report(report, json)
+    if json:
+        print_json({"accuracy": scores})
+    else:
+        rows = [[s["city"], f"{s['overall_accuracy']:.3f}", s["quicklook"]] for s in scores]
+        typer.echo("\nAgreement of the spectral baseline with the simulated truth:")
+        print_table(rows, ["city", "overall accuracy", "quicklook"])
+    report.check()
+
+
+@app.command()
+def simulate(
+    out: Out = Path("simulated"),
+    aoi: Annotated[Path | None, typer.Option(help="Areas to simulate, instead of three")] = None,
+    year: Year = 2022,
+    seed: Annotated[int, typer.Option(help="Of the world")] = 1,
+) -> None:
+    """Write a simulated archive with its ground truth."""
+    from mapper.cli.demo import write_world
+
+    typer.echo(str(write_world(out, aoi, year, seed)))
+
+
+def _options(given: dict[str, Any]) -> Any:
+    """The options of `run` and `plan` as the library takes them."""
+    from mapper.run.run import RunOptions
+
+    return RunOptions(
+        aoi=given["aoi"],
+        year=given["year"],
+        cities=tuple(given["city"] or ()),
+        recipe=given["recipe"],
+        catalog=given["catalog"],
+        out=given["out"],
+        cluster=given["cluster"],
+        workers=given["workers"],
+        tile_size=given["tile_size"],
+        refresh=given["refresh"],
+        trust_model=given["trust_model"],
+    )
+
+
+def _print_report(report: Any, as_json: bool) -> None:
+    if as_json:
+        print_json({"seconds": report.seconds, "cities": [asdict(r) for r in report.results]})
+        return
+    rows = [
+        [r.name, r.state, str(report.out / r.product) if r.product else r.reason]
+        for r in report.results
+    ]
+    print_table(rows, ["city", "state", "product"])

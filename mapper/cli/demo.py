@@ -1,0 +1,93 @@
+"""The demo: three simulated cities from nothing to maps, and how right the maps are."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+
+from mapper.events import Event, Listener
+from mapper.run.run import RunOptions, RunReport, run
+from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, write_archive
+
+YEAR = 2022
+_TILE = 512
+
+
+def run_demo(
+    out: Path, workers: int | None, listener: Listener
+) -> tuple[RunReport, list[dict[str, Any]]]:
+    """Simulate, map, compare. Returns: the run's report and the accuracy of each city."""
+    world = out / "world"
+    catalog = world / "catalog.json"
+    if not catalog.exists():
+        listener(Event(kind="run", message=f"simulating {len(DEMO_CITIES)} cities in {world}"))
+        bands = ("blue", "green", "red", "nir", "swir16")
+        write_archive(world, DEMO_CITIES, WorldOptions(year=YEAR, bands=bands, highres=False))
+    options = RunOptions(
+        aoi=world / "cities.geojson",
+        year=YEAR,
+        catalog=str(catalog),
+        out=out / "maps",
+        workers=workers,
+        tile_size=_TILE,
+    )
+    report = run(options, listener)
+    scores = [
+        {
+            "city": result.name,
+            "overall_accuracy": agreement(report.out / result.product, world, result.slug),
+            "quicklook": str(report.out / result.product / "quicklook.png"),
+        }
+        for result in report.results
+        if result.good
+    ]
+    return report, scores
+
+
+def agreement(product: Path, world: Path, slug: str) -> float:
+    """Share of mapped pixels whose class is that of the simulated truth."""
+    truth_path = next((world / "simulated-truth").glob(f"{slug}/**/*10m*.tif"))
+    with rasterio.open(product / "classes.tif") as mapped, rasterio.open(truth_path) as truth:
+        window = _window_in(truth, mapped)
+        classes = mapped.read(1)
+        reference = truth.read(1, window=window, boundless=True, fill_value=255)
+    both = (classes != 255) & (reference != 255)
+    return float(np.mean(classes[both] == reference[both]))
+
+
+def _window_in(outer: rasterio.DatasetReader, inner: rasterio.DatasetReader) -> Any:
+    """The pixels of `outer` under `inner`; both lie on one lattice."""
+    from rasterio.windows import Window
+
+    col = round((inner.transform.c - outer.transform.c) / outer.transform.a)
+    row = round((inner.transform.f - outer.transform.f) / outer.transform.e)
+    return Window(col, row, inner.width, inner.height)
+
+
+def write_world(out: Path, aoi: Path | None, year: int, seed: int) -> Path:
+    """A simulated archive over some areas, or over the demo's. Returns: its catalog."""
+    cities = DEMO_CITIES if aoi is None else _cities_of(aoi, seed)
+    return write_archive(out, cities, WorldOptions(year=year, seed=seed))
+
+
+def _cities_of(aoi: Path, seed: int) -> list[SimulatedCity]:
+    from mapper.area.aoi import read_areas
+
+    cities = []
+    for area in read_areas(aoi):
+        middle = area.geometry.centroid
+        projected = area.on(area.grid(10, 512)).bounds
+        size = max(projected[2] - projected[0], projected[3] - projected[1])
+        cities.append(
+            SimulatedCity(
+                name=area.name,
+                country=area.country,
+                iso="XX",
+                lon=middle.x,
+                lat=middle.y,
+                size_m=int(size),
+                seed=seed,
+            )
+        )
+    return cities

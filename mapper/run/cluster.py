@@ -1,0 +1,97 @@
+"""Where tasks run: worker processes on this machine, or a Dask scheduler that is already there."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from mapper.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 20
+
+
+@contextmanager
+def open_cluster(address: str, workers: int | None) -> Iterator[Any]:
+    """A Dask client on `local` processes or on the scheduler at an address.
+
+    Local workers have one thread each: rasters are decoded and models run in their own
+    processes, with thread counts set by the inference plan. The dashboard listens on loopback.
+
+    Raises: UsageError where no scheduler answers at the address, or it has no worker.
+    """
+    import dask
+
+    # read by distributed when it is imported; its own handlers would say everything twice
+    dask.config.set({"logging.distributed": "error", "logging.bokeh": "error"})
+    from distributed import Client
+
+    if address != "local":
+        with _connected(address) as client:
+            yield client
+        return
+    count = workers or max(1, min(4, os.cpu_count() or 1))
+    # a worker that dies is replaced, but a task that kills three of them is given up
+    settings = {
+        "distributed.scheduler.allowed-failures": 3,
+        "distributed.worker.memory.terminate": False,
+        "distributed.comm.timeouts.connect": "60s",
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+    }
+    with (
+        dask.config.set(settings),
+        _local_cluster(count) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _local_cluster(workers: int) -> Iterator[Any]:
+    from distributed import LocalCluster
+
+    options = {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "processes": True,
+        "host": "127.0.0.1",
+        "silence_logs": logging.CRITICAL,
+        "dashboard_address": _dashboard_address(),
+    }
+    cluster = LocalCluster(**options)
+    try:
+        yield cluster
+    finally:
+        with suppress(TimeoutError):
+            cluster.close(timeout=10)
+
+
+def _dashboard_address() -> str:
+    """Port 8787 of loopback, or any free one where it is taken."""
+    import socket
+
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", 8787))
+        except OSError:
+            return "127.0.0.1:0"
+    return "127.0.0.1:8787"
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as reason:
+        raise UsageError(
+            f"no Dask scheduler answers at {address!r} ({reason}); give `local` or an address "
+            "like tcp://127.0.0.1:8786"
+        ) from reason
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise UsageError(f"the scheduler at {address} has no worker; start one")
+        yield client

@@ -1,0 +1,156 @@
+"""Run the steps of all cities on Dask, a bounded number at a time, and write down what is done."""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mapper.catalog.access import redact
+from mapper.errors import MapperError, StoreError
+from mapper.events import Event, Listener
+from mapper.run.city import CityJob, Step
+from mapper.run.layout import write_json
+from mapper.run.ledger import Ledger
+from mapper.run.steps import Outcome, Task
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AHEAD = 3
+"""Steps submitted per worker: enough that none waits, few enough that the scheduler stays small."""
+_PROGRESS_SECONDS = 1.0
+
+
+def run_task(task: Task) -> Outcome:
+    """What a worker calls."""
+    return task.run()
+
+
+@dataclass(slots=True)
+class Execution:
+    """The driver's loop over the steps of several cities."""
+
+    jobs: Sequence[CityJob]
+    client: Any
+    """A Dask client."""
+    ledger: Ledger
+    listener: Listener
+    _running: dict[Any, list[tuple[CityJob, Step]]] = field(default_factory=dict)
+    _by_identity: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict)
+    _numbers: Iterable[int] = field(default_factory=itertools.count)
+    _written: float = 0.0
+
+    def run(self) -> None:
+        """Carry out every step that can be; failures stay with their city.
+
+        Raises: StoreError where the ledger cannot be written.
+        """
+        from distributed import as_completed
+
+        for job in self.jobs:
+            job.start()
+            self._tell_progress(job)
+        completed = as_completed(loop=self.client.loop)
+        self._submit(completed)
+        while self._running:
+            future = next(completed)
+            for job, step in self._running.pop(future):
+                self._by_identity.pop(step.identity, None)
+                self._settle(job, step, future)
+            future.release()
+            self._submit(completed)
+        for job in self.jobs:
+            self._keep_progress(job)
+
+    def _submit(self, completed: Any) -> None:
+        """Fill the workers, taking turns among the cities."""
+        limit = _LOOK_AHEAD * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        while len(self._running) < limit:
+            waiting = [job for job in self.jobs if job.ready]
+            if not waiting:
+                return
+            for job in waiting[: limit - len(self._running)]:
+                self._submit_one(job, job.ready.popleft(), completed)
+
+    def _submit_one(self, job: CityJob, step: Step, completed: Any) -> None:
+        known = self._by_identity.get(step.identity)
+        if known is not None:
+            # another city wants the same tile: one task serves both
+            self._running[known].append((job, step))
+            return
+        name = f"{step.stage}-{job.slug}-{next(iter(self._numbers)):08x}"
+        future = self.client.submit(
+            run_task, step.task, key=name, pure=False, retries=1 if step.stage != "publish" else 0
+        )
+        self._running[future] = [(job, step)]
+        self._by_identity[step.identity] = future
+        completed.add(future)
+
+    def _settle(self, job: CityJob, step: Step, future: Any) -> None:
+        """Write down a step's result, or its failure."""
+        if future.status == "finished":
+            entries = job.finish(step, future.result())
+            for entry in entries:
+                self.ledger.commit(entry)
+            job.committed(step, entries)
+            self._tell_progress(job, step)
+            return
+        reason = _reason(future.exception())
+        job.failed(step, reason)
+        self.listener(
+            Event(
+                kind="step",
+                state="failed",
+                city=job.slug,
+                stage=step.stage,
+                message=f"{step.stage} failed: {reason}",
+                data={"keys": list(step.entries)},
+            )
+        )
+
+    def _tell_progress(self, job: CityJob, step: Step | None = None) -> None:
+        for stage, progress in job.progress.items():
+            if step is not None and stage != step.stage:
+                continue
+            if progress.total:
+                done = progress.done + progress.skipped
+                self.listener(
+                    Event(
+                        kind="step",
+                        state="done" if step else "planned",
+                        city=job.slug,
+                        stage=stage,
+                        done=done,
+                        total=progress.total,
+                        message=f"{stage} {done} of {progress.total}",
+                        data={"keys": list(step.entries)} if step else {},
+                    )
+                )
+        if time.monotonic() - self._written > _PROGRESS_SECONDS:
+            self._written = time.monotonic()
+            self._keep_progress(job)
+
+    def _keep_progress(self, job: CityJob) -> None:
+        """Leave word for `mapper status`; losing it loses nothing."""
+        content = {
+            "stages": {
+                stage: {"done": p.done + p.skipped, "skipped": p.skipped, "total": p.total}
+                for stage, p in job.progress.items()
+            },
+            "failures": job.failures,
+        }
+        try:
+            write_json(job.plan.version.path / "progress.json", content)
+        except StoreError as reason:
+            logger.warning("%s", reason)
+
+
+def _reason(error: BaseException | None) -> str:
+    """One line, without secrets."""
+    if isinstance(error, MapperError):
+        return redact(str(error))
+    name = type(error).__name__
+    if name == "KilledWorker":
+        return "its worker died several times, out of memory perhaps; use smaller tiles"
+    return redact(f"{name}: {error}".splitlines()[0])

@@ -1,0 +1,297 @@
+"""The plan: what will be read, computed and written for each city. Reads no pixel."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from mapper.area.aoi import AreaOfInterest
+from mapper.area.grid import Grid, PixelBox, TileKey
+from mapper.catalog.items import ItemTable, freeze, thaw
+from mapper.catalog.search import FootprintTest, search_city
+from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.cube.template import PIXELS_VERSION
+from mapper.errors import RecipeError, UsageError
+from mapper.inference.card import ModelCard
+from mapper.inference.plan import InferencePlan
+from mapper.recipe import Recipe, digest_of, layers_of
+from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
+from mapper.run.publish import PUBLISH_VERSION
+from mapper.run.steps import window_selector
+
+DEFAULT_TILE = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What the user asked for, checked and loaded."""
+
+    areas: tuple[AreaOfInterest, ...]
+    period: Period
+    recipe: Recipe
+    card: ModelCard
+    inference: InferencePlan
+    out: Path
+    tile_size: int | None = None
+    """None takes the city's own, or 2048 at its first run."""
+    refresh: bool = False
+    trust_model: bool = False
+
+    @property
+    def product(self) -> str:
+        """Recipe and period as a folder name."""
+        start, end = self.period.start, self.period.end
+        whole_year = (start.month, start.day, end.month, end.day) == (1, 1, 12, 31)
+        if whole_year and start.year == end.year:
+            return f"{self.recipe.name}-{start.year}"
+        return f"{self.recipe.name}-{start:%Y%m%d}-{end:%Y%m%d}"
+
+    def fingerprint(self, area: AreaOfInterest, grid: Grid) -> str:
+        """Hash of everything that makes a version what it is, scenes apart."""
+        return digest_of(
+            {
+                "recipe": self.recipe.digest,
+                "model": self.card.digest,
+                "inference": self.inference.digest,
+                "area": area.digest,
+                "period": self.period.interval,
+                "grid": [grid.epsg, grid.resolution, grid.tile],
+                "versions": [PIXELS_VERSION, PUBLISH_VERSION],
+            }
+        )
+
+
+# not slotted: the footprint index is worked out once and kept
+@dataclass(frozen=True, kw_only=True)
+class CityPlan:
+    """One city, up to the first pixel."""
+
+    area: AreaOfInterest
+    request: RunRequest
+    grid: Grid
+    geometry: BaseGeometry
+    """The AOI in the grid's CRS."""
+    version: Version
+    fingerprint: str
+    items: ItemTable
+    accounts: Mapping[str, str]
+    """Per source, what the search found and what its filters removed."""
+    frozen: bool
+    """True where the items come from a version that was begun before."""
+    finished: bool
+    """True where there is nothing to do."""
+
+    @property
+    def predict_tiles(self) -> list[TileKey]:
+        """Tiles that hold part of the AOI."""
+        return self.grid.tiles_touching(self.geometry)
+
+    @cached_property
+    def ingest_tiles(self) -> list[TileKey]:
+        """Tiles that windows with a say in the AOI can read."""
+        return self.grid.tiles_touching(self.geometry, self.request.inference.windows.overhang)
+
+    @property
+    def extent(self) -> PixelBox:
+        """The AOI's bounds snapped outward: the extent of the product."""
+        return self.grid.box_of(self.geometry.bounds)
+
+    @property
+    def missing_sources(self) -> list[str]:
+        """Optional sources without a scene."""
+        return [n for n in self.request.recipe.sources if not self.items.by_source.get(n)]
+
+    @cached_property
+    def scenes_by_tile(self) -> dict[str, Mapping[TileKey, Any]]:
+        """Per source, the items that touch each tile."""
+        test = FootprintTest(self.ingest_tiles)
+        return {name: test.by_tile(items) for name, items in self.items.by_source.items()}
+
+    def freeze(self) -> "CityPlan":
+        """Write the items and begin the version; from here on it resumes without a search."""
+        if self.frozen:
+            return self
+        keep_grid(self.version.root, self.area.slug, self.grid)
+        table = freeze(self.version.items, self.items.by_source)
+        self.version.begin(self.fingerprint, {"name": self.area.name, "accounts": self.accounts})
+        changes = {"items": table, "frozen": True}
+        fields = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        return CityPlan(**(fields | changes))
+
+
+def plan_city(
+    area: AreaOfInterest,
+    request: RunRequest,
+    opener: Callable[[str], Catalog] = open_catalog,
+) -> CityPlan:
+    """Search a city's scenes, or take those that a begun version froze.
+
+    Raises: NothingFoundError, CatalogError, AreaError, UsageError.
+    """
+    wanted = area.grid(request.recipe.resolution, request.tile_size or DEFAULT_TILE)
+    grid = fixed_grid(request.out, area.slug, wanted, request.tile_size is not None)
+    geometry, fingerprint = area.on(grid), request.fingerprint(area, grid)
+    common: dict[str, Any] = {
+        "area": area,
+        "request": request,
+        "grid": grid,
+        "geometry": geometry,
+        "fingerprint": fingerprint,
+    }
+    latest = latest_version(request.out, area.slug, request.product)
+    state = (latest.state() if latest else None) or {}
+    if latest and not request.refresh:
+        if state["fingerprint"] != fingerprint:
+            raise UsageError(
+                f"{latest.path} was made with another recipe, model, window plan or area; "
+                "--refresh makes the next version, or choose another --out"
+            )
+        return CityPlan(
+            **common,
+            version=latest,
+            items=thaw(latest.items),
+            accounts=state.get("accounts", {}),
+            frozen=True,
+            finished=bool(state["finished"]),
+        )
+    number = 1 if latest is None else latest.number + int(bool(state.get("finished")))
+    version = Version(root=request.out, slug=area.slug, product=request.product, number=number)
+    tiles = grid.tiles_touching(geometry, request.inference.windows.overhang)
+    found = search_city(request.recipe, tiles, request.period, opener)
+    return CityPlan(
+        **common,
+        version=version,
+        items=ItemTable(by_source={n: r.items for n, r in found.items() if r.items}),
+        accounts={n: r.account for n, r in found.items()},
+        frozen=False,
+        finished=False,
+    )
+
+
+def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
+    """Hold a model's bands against a recipe's.
+
+    Returns: bands that the model can use and the recipe does not give.
+
+    Raises: RecipeError where a band that the model needs comes from no source, or only from
+        an optional one.
+    """
+    given, sure = set(), set()
+    for name, source in recipe.sources.items():
+        given |= {f"{name}:{layer}" for layer in layers_of(source)}
+        if not source.optional:
+            needed = set(source.bands.required)
+            sure |= {f"{name}:{b}" for b in layers_of(source) if b in needed}
+    for band in card.required:
+        if band not in given:
+            raise RecipeError(
+                f"model {card.name!r} needs band {band}, which no source of recipe "
+                f"{recipe.name!r} gives; add it to a source's bands or choose another model"
+            )
+        if band not in sure:
+            raise RecipeError(
+                f"model {card.name!r} needs band {band}, which recipe {recipe.name!r} marks as "
+                "optional; make source and band required"
+            )
+    return [band for band in card.bands if band not in given]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CityEstimate:
+    """What a city will take."""
+
+    scenes: Mapping[str, int]
+    read_bytes: int
+    """Uncompressed pixels to read; what travels is less."""
+    ingest_tiles: int
+    predict_tiles: int
+    windows: int
+    memory_bytes: int
+    """Of the largest task."""
+    write_bytes: int
+    """Uncompressed shards and products."""
+    megapixels: float
+    """Of the product."""
+
+
+_ITEM_BYTES = {"sentinel-2": 2, "sentinel-1": 4, "elevation": 4, "imagery": 1}
+_COARSE_BANDS = {"swir16": 20, "swir22": 20, "scl": 20, "nir08": 20, "coastal": 60, "nir09": 60}
+
+
+def estimate_city(plan: CityPlan) -> CityEstimate:
+    """Scenes, bytes, tiles, windows and memory of a city."""
+    request, grid = plan.request, plan.grid
+    tiles = plan.ingest_tiles
+    pixels = grid.tile**2
+    selected = window_selector(grid, plan.geometry, request.inference)
+    windows = sum(map(selected, request.inference.windows.cover(plan.extent)))
+    height, width = plan.extent.shape
+    layers = sum(
+        len(layers_of(s)) * _ITEM_BYTES[s.kind] + 3 for s in request.recipe.sources.values()
+    )
+    return CityEstimate(
+        scenes={n: len(plan.items.by_source.get(n, ())) for n in request.recipe.sources},
+        read_bytes=_bytes_to_read(plan, tiles),
+        ingest_tiles=len(tiles),
+        predict_tiles=len(plan.predict_tiles),
+        windows=windows,
+        memory_bytes=max(_ingest_memory(plan, pixels), _predict_memory(request, grid)),
+        write_bytes=len(tiles) * pixels * layers
+        + len(plan.predict_tiles) * pixels * 2
+        + height * width * (2 + 4 * len(request.recipe.sources)),
+        megapixels=height * width / 1e6,
+    )
+
+
+def _bytes_to_read(plan: CityPlan, tiles: Sequence[TileKey]) -> int:
+    ground = (plan.grid.tile * plan.grid.resolution) ** 2
+    total = 0.0
+    for name, source in plan.request.recipe.sources.items():
+        looks = sum(len(plan.scenes_by_tile.get(name, {}).get(t, ())) for t in tiles)
+        bands = ["elevation"] if source.kind == "elevation" else list(source.bands.all)
+        if source.kind == "sentinel-2" and source.mask is not None:
+            bands.append("scl")
+        for band in bands:
+            native: float = _COARSE_BANDS.get(band, 30 if source.kind == "elevation" else 10)
+            if source.kind == "imagery":
+                native = plan.grid.resolution
+            total += looks * ground / native**2 * _ITEM_BYTES[source.kind]
+    return int(total)
+
+
+def _ingest_memory(plan: CityPlan, pixels: int) -> int:
+    """Stacks of the deepest tile: values, validity, mask and classification of each look."""
+    deepest = max(
+        (
+            len(items)
+            for name, source in plan.request.recipe.sources.items()
+            if source.kind == "sentinel-2"
+            for items in plan.scenes_by_tile.get(name, {}).values()
+        ),
+        default=1,
+    )
+    return pixels * (deepest * 10 + 30)
+
+
+def _predict_memory(request: RunRequest, grid: Grid) -> int:
+    """One row of windows of a block, as read, scaled and summed."""
+    plan, width = request.inference, block_tiles(request.inference, grid.tile) * grid.tile
+    bands, classes = len(request.card.bands), len(request.card.classes.classes)
+    slab = plan.size * (width + 2 * plan.size)
+    batch = plan.batch * plan.size**2 * (bands * 8 + classes * 12)
+    return slab * (bands * 14 + (classes * 8 if plan.mode == "blend" else 0)) + batch
+
+
+def block_tiles(plan: InferencePlan, tile: int) -> int:
+    """Side of a predict task in tiles: blended windows on its border are computed twice."""
+    side = 2048 if plan.mode == "core" else 4096
+    return max(1, side // tile)
+
+
+def area_wkb(geometry: BaseGeometry) -> bytes:
+    """A geometry as bytes for workers."""
+    return bytes(shapely.to_wkb(geometry))

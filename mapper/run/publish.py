@@ -1,0 +1,264 @@
+"""A city's shards become files that people open: all of them, or none."""
+
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import shapely
+from rasterio.features import geometry_mask
+from shapely.geometry.base import BaseGeometry
+
+from mapper.area.grid import Grid, PixelBox, TileKey
+from mapper.classes import ClassTable
+from mapper.cube.template import STATUS
+from mapper.errors import StoreError
+from mapper.inference.predict import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from mapper.product.cog import RasterSpec, write_cog
+from mapper.product.item import ProductFacts, file_facts, product_item
+from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
+from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
+from mapper.run.layout import Version, write_json, write_text
+from mapper.run.ledger import Output
+from mapper.run.steps import Outcome
+from mapper.store.shards import read_box
+from mapper.store.template import ArrayTemplate
+from mapper.store.view import write_view
+
+PUBLISH_VERSION = 1
+"""Raised whenever publishing gives other bytes for the same shards."""
+_OUTSIDE = 1
+_COUNT_NODATA = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArraySet:
+    """Arrays of a city: per template, the array directory of each tile."""
+
+    arrays: Mapping[ArrayTemplate, Mapping[TileKey, Path]]
+
+    def read(self, name: str, pixels: PixelBox, tile: int) -> np.ndarray:
+        """One array over any lattice box."""
+        template = next(t for t in self.arrays if t.name == name)
+        return read_box(self.arrays[template], template, pixels, tile)
+
+    def shard_files(self) -> dict[ArrayTemplate, dict[TileKey, Path]]:
+        """The file that holds each tile's shard."""
+        return {
+            template: {
+                key: path.joinpath("c", *["0"] * len(template.dimensions))
+                for key, path in tiles.items()
+            }
+            for template, tiles in self.arrays.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishTask:
+    """One city's product."""
+
+    ledger_key: str
+    version: Version
+    facts: ProductFacts
+    lonlat: bytes
+    """The AOI in EPSG:4326 as WKB."""
+    area: bytes
+    """The AOI in the grid's CRS as WKB."""
+    cube: ArraySet
+    maps: ArraySet
+    sources: tuple[str, ...]
+
+    def run(self) -> Outcome:
+        """Write the views and the product folder; the folder appears when it is complete."""
+        began = time.perf_counter()
+        grid, version = self.facts.grid, self.version
+        attributes = {"title": self.facts.title, "period": self.facts.interval}
+        write_view(version.path / "cube.zarr", grid, self.cube.shard_files(), attributes)
+        write_view(version.path / "map.zarr", grid, self.maps.shard_files(), attributes)
+        attempt = version.path / f".product.{uuid.uuid4().hex}"
+        try:
+            attempt.mkdir(parents=True)
+            areas = self._write_files(attempt)
+            _replace(attempt, version.product_folder)
+        except OSError as reason:
+            raise StoreError(
+                f"{version.product_folder} could not be written ({reason}); free space and run "
+                "again: finished steps are kept"
+            ) from reason
+        finally:
+            shutil.rmtree(attempt, ignore_errors=True)
+        return Outcome(
+            outputs={self.ledger_key: _outputs(version)},
+            facts={"statistics": areas.to_json()},
+            seconds=time.perf_counter() - began,
+        )
+
+    def _write_files(self, folder: Path) -> ClassAreas:
+        inside = InsideMask(shapely.from_wkb(self.area), self.facts.grid, self.facts.pixels)
+        counts = self._write_rasters(folder, inside)
+        areas = ClassAreas(
+            pixels=counts,
+            pixel_area=pixel_area_km2(
+                shapely.from_wkb(self.lonlat), inside.area, self.facts.grid.resolution
+            ),
+            classes=self.facts.classes,
+        )
+        write_json(folder / "statistics.json", {"city": self.facts.city, **areas.to_json()})
+        write_text(folder / "statistics.csv", areas.to_csv())
+        self._write_quicklook(folder)
+        write_json(folder / "item.json", product_item(self.facts, folder, counts))
+        return areas
+
+    def _write_rasters(self, folder: Path, inside: "InsideMask") -> dict[int, int]:
+        grid, tile, counter = self.facts.grid, self.facts.grid.tile, PixelCounter()
+        tags = {
+            "TITLE": self.facts.title,
+            "PERIOD": self.facts.interval,
+            "MODEL": str(self.facts.model["name"]),
+            "SOFTWARE": "mapper",
+        }
+
+        def classes(pixels: PixelBox) -> np.ndarray:
+            values, within = self.maps.read("classes", pixels, tile), inside.of(pixels)
+            counter.add(values, within)
+            return np.where(within, values, self.facts.classes.nodata)
+
+        def confidence(pixels: PixelBox) -> np.ndarray:
+            values = self.maps.read("confidence", pixels, tile)
+            return np.where(inside.of(pixels), values, CONFIDENCE_NODATA)
+
+        def observations(pixels: PixelBox) -> np.ndarray:
+            return self._observations(pixels, inside.of(pixels))
+
+        specs = self._specs(grid, tags)
+        write_cog(folder / "classes.tif", specs["classes"], classes)
+        write_cog(folder / "confidence.tif", specs["confidence"], confidence)
+        write_cog(folder / "observations.tif", specs["observations"], observations)
+        return counter.counts()
+
+    def _observations(self, pixels: PixelBox, within: np.ndarray) -> np.ndarray:
+        """Count and status of each source: `(band, y, x)` uint16."""
+        layers = []
+        for name in self.sources:
+            count = self.cube.read(f"{name}_count", pixels, self.facts.grid.tile)
+            status = self.cube.read(f"{name}_status", pixels, self.facts.grid.tile)
+            layers.append(np.where(within, np.minimum(count, _COUNT_NODATA - 1), _COUNT_NODATA))
+            layers.append(np.where(within, status, _OUTSIDE))
+        return np.stack(layers).astype(np.uint16)
+
+    def _specs(self, grid: Grid, tags: Mapping[str, str]) -> dict[str, RasterSpec]:
+        table = self.facts.classes
+        common: dict[str, Any] = {"grid": grid, "pixels": self.facts.pixels}
+        status = {"STATUS_VALUES": ", ".join(f"{k} {v}" for k, v in STATUS.items())}
+        return {
+            "classes": RasterSpec(
+                **common,
+                dtype="uint8",
+                nodata=table.nodata,
+                overviews="MODE",
+                descriptions=("class",),
+                colormap=table.colormap(),
+                category_names=_category_names(table),
+                tags=tags,
+            ),
+            "confidence": RasterSpec(
+                **common,
+                dtype="uint8",
+                nodata=CONFIDENCE_NODATA,
+                overviews="AVERAGE",
+                descriptions=("confidence",),
+                scale=1 / CONFIDENCE_STEPS,
+                tags=tags,
+            ),
+            "observations": RasterSpec(
+                **common,
+                dtype="uint16",
+                nodata=_COUNT_NODATA,
+                overviews="NEAREST",
+                descriptions=tuple(
+                    f"{name}_{what}" for name in self.sources for what in ("count", "status")
+                ),
+                tags={**tags, **status},
+            ),
+        }
+
+    def _write_quicklook(self, folder: Path) -> None:
+        shrink = shrink_factor(self.facts.pixels.shape)
+        with rasterio.open(folder / "classes.tif") as dataset:
+            shape = tuple(-(-side // shrink) for side in dataset.shape)
+            thinned = dataset.read(1, out_shape=shape)
+        caption = Caption(
+            title=f"{self.facts.city}, {self.facts.interval[:4]}",
+            subtitle=f"{self.facts.recipe['title']} ({self.facts.model['name']})",
+            resolution=self.facts.grid.resolution * shrink,
+        )
+        write_quicklook(folder / "quicklook.png", thinned, self.facts.classes, caption)
+
+
+class InsideMask:
+    """Which lattice pixels belong to an AOI: those whose centre lies in it."""
+
+    def __init__(self, area: BaseGeometry, grid: Grid, extent: PixelBox) -> None:
+        """`area` in the grid's CRS; `extent` is its bounds snapped outward."""
+        self.area = area
+        self._grid = grid
+        # an area smaller than a pixel may hold no centre; it is mapped by the pixels it touches
+        small = max(extent.shape) <= 64
+        self._all_touched = small and not self._rasterize(extent, False).any()
+
+    def of(self, pixels: PixelBox) -> np.ndarray:
+        """`(y, x)` bool over a lattice box, True = inside."""
+        return self._rasterize(pixels, self._all_touched)
+
+    def _rasterize(self, pixels: PixelBox, all_touched: bool) -> np.ndarray:
+        return np.asarray(
+            geometry_mask(
+                [self.area],
+                out_shape=pixels.shape,
+                transform=self._grid.transform_of(pixels),
+                invert=True,
+                all_touched=all_touched,
+            )
+        )
+
+
+def _category_names(table: ClassTable) -> tuple[str, ...]:
+    names = {c.value: c.title for c in table.classes}
+    return tuple(names.get(value, "") for value in range(max(names) + 1))
+
+
+def _replace(attempt: Path, final: Path) -> None:
+    """Put a folder in place of another."""
+    if final.exists():
+        old = final.with_name(f".old.{uuid.uuid4().hex}")
+        os.rename(final, old)
+        shutil.rmtree(old, ignore_errors=True)
+    os.rename(attempt, final)
+
+
+def _outputs(version: Version) -> tuple[Output, ...]:
+    found = []
+    for path in sorted(version.product_folder.iterdir()):
+        facts = file_facts(path)
+        found.append(
+            Output(
+                path=str(path.relative_to(version.root)),
+                size=facts["file:size"],
+                sha256=facts["file:checksum"][4:],
+                name=path.name,
+            )
+        )
+    return tuple(found)
+
+
+def read_item(version: Version) -> dict[str, object]:
+    """The published item of a version."""
+    path = version.product_folder / "item.json"
+    return dict(json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,299 @@
+"""A run: plan every city, carry out what the ledger lacks, publish, report."""
+
+import importlib.metadata
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import mapper
+from mapper.area.aoi import pick_areas, read_areas
+from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.errors import MapperError, NothingFoundError, PartlyDoneError
+from mapper.events import Event, Listener, ignore
+from mapper.inference.card import load_card
+from mapper.inference.plan import plan_inference
+from mapper.inference.runtime import load_runtime
+from mapper.product.item import index_feature, run_collection
+from mapper.recipe import Recipe, load_recipe
+from mapper.run.city import CityJob
+from mapper.run.cluster import open_cluster
+from mapper.run.execute import Execution
+from mapper.run.layout import all_versions, write_json
+from mapper.run.ledger import Ledger
+from mapper.run.lock import hold_folder
+from mapper.run.plan import CityPlan, RunRequest, check_bands, plan_city
+from mapper.run.publish import read_item
+
+DEFAULT_RECIPE = "spectral-10m"
+_REPORTED = ("numpy", "rasterio", "zarr", "onnxruntime-gpu", "onnxruntime", "pyproj", "distributed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The command line of `mapper run` and `mapper plan`."""
+
+    aoi: Path
+    year: int
+    cities: tuple[str, ...] = ()
+    recipe: str = DEFAULT_RECIPE
+    catalog: str | None = None
+    out: Path = Path("out")
+    cluster: str = "local"
+    workers: int | None = None
+    tile_size: int | None = None
+    refresh: bool = False
+    trust_model: bool = False
+
+
+@dataclass(slots=True)
+class CityResult:
+    """How a city ended."""
+
+    slug: str
+    name: str
+    state: str
+    """`published`, `finished` before, `unchanged`, `nothing found` or `failed`."""
+    reason: str = ""
+    product: str = ""
+    """Folder of the product, relative to the run's."""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        """True where the city has a current map."""
+        return self.state in {"published", "finished", "unchanged"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """How a run ended."""
+
+    results: tuple[CityResult, ...]
+    seconds: float
+    out: Path
+
+    def check(self) -> None:
+        """Raise what the exit code says.
+
+        Raises: NothingFoundError where no city has a scene; PartlyDoneError where some cities
+            are mapped and others are not; MapperError where none is.
+        """
+        bad = [r for r in self.results if not r.good]
+        if not bad:
+            return
+        told = "; ".join(f"{r.name}: {r.reason}" for r in bad)
+        if all(r.state == "nothing found" for r in self.results):
+            raise NothingFoundError(told)
+        if len(bad) < len(self.results):
+            raise PartlyDoneError(f"{len(bad)} of {len(self.results)} cities not mapped: {told}")
+        raise MapperError(f"no city was mapped: {told}")
+
+
+def make_request(options: RunOptions) -> RunRequest:
+    """Read and check everything that the user named, before any scene is searched.
+
+    Raises: AreaError, RecipeError, ModelError, UsageError.
+    """
+    recipe = _recipe(options)
+    areas = pick_areas(read_areas(options.aoi), options.cities)
+    card = load_card(recipe.model)
+    check_bands(recipe, card)
+    runtime = load_runtime(card, recipe.predict.threads, options.trust_model)
+    return RunRequest(
+        areas=tuple(areas),
+        period=Period.year(options.year),
+        recipe=recipe,
+        card=card,
+        inference=plan_inference(card, runtime, recipe.predict),
+        out=options.out.resolve(),
+        tile_size=options.tile_size,
+        refresh=options.refresh,
+        trust_model=options.trust_model,
+    )
+
+
+def _recipe(options: RunOptions) -> Recipe:
+    recipe = load_recipe(options.recipe)
+    if options.catalog is None:
+        return recipe
+    address = options.catalog
+    return recipe.with_catalog(address if "://" in address else str(Path(address).resolve()))
+
+
+def plan_run(
+    request: RunRequest,
+    listener: Listener = ignore,
+    opener: Callable[[str], Catalog] = open_catalog,
+) -> tuple[list[CityPlan], list[CityResult]]:
+    """Plan every city; those that cannot be are told apart, the others go on."""
+    plans, lost = [], []
+    catalogs: dict[str, Catalog] = {}
+
+    def open_once(address: str) -> Catalog:
+        if address not in catalogs:
+            catalogs[address] = opener(address)
+        return catalogs[address]
+
+    for area in request.areas:
+        try:
+            plan = plan_city(area, request, open_once)
+        except MapperError as reason:
+            state = "nothing found" if isinstance(reason, NothingFoundError) else "failed"
+            lost.append(CityResult(slug=area.slug, name=area.name, state=state, reason=str(reason)))
+            listener(Event(kind="city", state="failed", city=area.slug, message=str(reason)))
+            continue
+        plans.append(plan)
+        scenes = ", ".join(f"{n}: {a}" for n, a in plan.accounts.items())
+        listener(Event(kind="search", city=area.slug, state="done", message=scenes))
+    return plans, lost
+
+
+def run(
+    options: RunOptions,
+    listener: Listener = ignore,
+    opener: Callable[[str], Catalog] = open_catalog,
+) -> RunReport:
+    """Take polygons to published maps.
+
+    Raises: InputError and UsageError before anything is searched; LockedError where another
+        run holds the folder; StoreError where the disk refuses.
+    """
+    began = time.monotonic()
+    request = make_request(options)
+    with hold_folder(request.out):
+        plans, lost = plan_run(request, listener, opener)
+        todo = [plan for plan in plans if not plan.finished]
+        results = [_finished_before(plan) for plan in plans if plan.finished]
+        if todo:
+            results += _carry_out(todo, options, listener)
+        order = {area.slug: number for number, area in enumerate(request.areas)}
+        results = sorted(results + lost, key=lambda r: order[r.slug])
+        seconds = round(time.monotonic() - began, 3)
+        report = RunReport(results=tuple(results), seconds=seconds, out=request.out)
+        if todo or lost:
+            _write_overview(request, report)
+    return report
+
+
+def _finished_before(plan: CityPlan) -> CityResult:
+    return CityResult(
+        slug=plan.area.slug,
+        name=plan.area.name,
+        state="finished",
+        product=str(plan.version.product_folder.relative_to(plan.version.root)),
+    )
+
+
+def _carry_out(
+    plans: Sequence[CityPlan], options: RunOptions, listener: Listener
+) -> list[CityResult]:
+    """Freeze, execute and finish the versions of some cities."""
+    ledger = Ledger(plans[0].version.root / "ledger")
+    if ledger.dropped:
+        message = f"the ledger's tail was damaged: {ledger.dropped} entries will be done again"
+        listener(Event(kind="warning", message=message))
+    jobs = [CityJob(plan.freeze(), ledger) for plan in plans]
+    try:
+        with open_cluster(options.cluster, options.workers) as client:
+            listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
+            Execution(jobs, client, ledger, listener).run()
+    finally:
+        ledger.close()
+    return [_result(job, listener) for job in jobs]
+
+
+def _result(job: CityJob, listener: Listener) -> CityResult:
+    plan = job.plan
+    result = CityResult(slug=job.slug, name=plan.area.name, state="failed")
+    if job.unchanged:
+        shutil.rmtree(plan.version.path)
+        before = plan.version.numbered(plan.version.number - 1)
+        result.state, product = "unchanged", before.product_folder
+        result.product = str(product.relative_to(plan.version.root))
+    elif job.published:
+        plan.version.finish()
+        result.state, product = "published", plan.version.product_folder
+        result.product = str(product.relative_to(plan.version.root))
+    else:
+        result.reason = "; ".join(job.failures[:3]) or "not all steps could be done"
+    result.facts = {
+        "steps": {
+            stage: {"done": p.done, "skipped": p.skipped, "total": p.total}
+            for stage, p in job.progress.items()
+        },
+        "missing": job.missing(),
+        "warnings": job.read_failures(),
+    }
+    state = "done" if result.good else "failed"
+    message = f"{result.state} {result.product}{result.reason}"
+    listener(Event(kind="city", state=state, city=job.slug, message=message))
+    return result
+
+
+def _write_overview(request: RunRequest, report: RunReport) -> None:
+    """Collection, index and report over everything that is published in the folder."""
+    newest: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
+    statistics: dict[str, dict[str, Any]] = {}
+    for version in all_versions(request.out):
+        if (version.state() or {}).get("finished"):
+            path = str((version.product_folder / "item.json").relative_to(request.out))
+            item: dict[str, Any] = read_item(version)
+            newest[version.slug, version.product] = (path, item)
+            statistics[path] = _areas(version.product_folder / "statistics.json")
+    items = dict(newest.values())
+    if items:
+        licenses = [item["properties"]["license"] for item in items.values()]
+        collection = run_collection(items, "Maps of cities", licenses)
+        write_json(request.out / "collection.json", collection)
+        features = [index_feature(i, p, statistics[p]) for p, i in sorted(items.items())]
+        index = {"type": "FeatureCollection", "features": features}
+        write_json(request.out / "index.geojson", index)
+    write_json(request.out / "report.json", _report(request, report))
+
+
+def _areas(path: Path) -> dict[str, Any]:
+    import json
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    areas = {f"{row['name']}_km2": row["km2"] for row in content["classes"]}
+    return {"area_km2": content["area_km2"], "mapped_share": content["mapped_share"], **areas}
+
+
+def _report(request: RunRequest, report: RunReport) -> dict[str, Any]:
+    """What was done, when, with what; the time, host and cost fields are under `run`."""
+    return {
+        "recipe": {"name": request.recipe.name, "sha256": request.recipe.digest},
+        "model": {"name": request.card.name, "sha256": request.card.sha256},
+        "inference": request.inference.to_dict(),
+        "period": request.period.interval,
+        "cities": [
+            {
+                "slug": r.slug,
+                "name": r.name,
+                "state": r.state,
+                "reason": r.reason,
+                "product": r.product,
+                **r.facts,
+            }
+            for r in report.results
+        ],
+        "run": {
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "seconds": report.seconds,
+            "software": {"mapper": mapper.__version__, **_versions()},
+        },
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _REPORTED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
