@@ -10,12 +10,12 @@ import math
 import re
 from dataclasses import dataclass
 
+import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 from shapely import box, prepare, segmentize
 from shapely.geometry.base import BaseGeometry
-from shapely.ops import transform as shapely_transform
 
 from mapper.errors import AreaError, UsageError
 
@@ -229,4 +229,5 @@ def project(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:
     left, bottom, right, top = geometry.bounds
     step = max(right - left, top - bottom) / 200 or 1.0
     transformer = Transformer.from_crs(source, target, always_xy=True)
-    return shapely_transform(transformer.transform, segmentize(geometry, step))
+    dense = segmentize(geometry, step)
+    return shapely.transform(dense, transformer.transform, interleaved=False)  # type: ignore[arg-type]

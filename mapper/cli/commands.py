@@ -11,6 +11,7 @@ from mapper.cli.output import (
     human_bytes,
     install_logging,
     print_json,
+    print_line,
     print_table,
     show_events,
 )
@@ -231,7 +232,7 @@ def demo(out: Out = Path("demo"), workers: Workers = None, json: Json = False) -
         report, scores = run_demo(out, workers, listener)
     _print_report(report, json)
     if json:
-        print_json({"accuracy": scores})
+        print_line({"kind": "accuracy", "cities": scores})
     else:
         rows = [[s["city"], f"{s['overall_accuracy']:.3f}", s["quicklook"]] for s in scores]
         typer.echo("\nAgreement of the spectral baseline with the simulated truth:")
@@ -273,7 +274,8 @@ def _options(given: dict[str, Any]) -> Any:
 
 def _print_report(report: Any, as_json: bool) -> None:
     if as_json:
-        print_json({"seconds": report.seconds, "cities": [asdict(r) for r in report.results]})
+        cities_done = [asdict(r) for r in report.results]
+        print_line({"kind": "done", "seconds": report.seconds, "cities": cities_done})
         return
     rows = [
         [r.name, r.state, str(report.out / r.product) if r.product else r.reason]

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from mapper.area.grid import Grid
+from mapper.catalog.bands import BandAsset
+from mapper.cube.warp import read_band
 from mapper.events import Event, Listener
 from mapper.run.run import RunOptions, RunReport, run
 from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, write_archive
@@ -46,23 +49,19 @@ def run_demo(
 
 
 def agreement(product: Path, world: Path, slug: str) -> float:
-    """Share of mapped pixels whose class is that of the simulated truth."""
-    truth_path = next((world / "simulated-truth").glob(f"{slug}/**/*10m*.tif"))
-    with rasterio.open(product / "classes.tif") as mapped, rasterio.open(truth_path) as truth:
-        window = _window_in(truth, mapped)
+    """Share of mapped pixels whose class is that of the simulated truth.
+
+    The truth is sampled at the map's pixel centres, in whatever UTM zone it lies.
+    """
+    truth = next((world / "simulated-truth").glob(f"{slug}/**/*10m*.tif"))
+    with rasterio.open(product / "classes.tif") as mapped:
         classes = mapped.read(1)
-        reference = truth.read(1, window=window, boundless=True, fill_value=255)
-    both = (classes != 255) & (reference != 255)
-    return float(np.mean(classes[both] == reference[both]))
-
-
-def _window_in(outer: rasterio.DatasetReader, inner: rasterio.DatasetReader) -> Any:
-    """The pixels of `outer` under `inner`; both lie on one lattice."""
-    from rasterio.windows import Window
-
-    col = round((inner.transform.c - outer.transform.c) / outer.transform.a)
-    row = round((inner.transform.f - outer.transform.f) / outer.transform.e)
-    return Window(col, row, inner.width, inner.height)
+        grid = Grid(epsg=mapped.crs.to_epsg(), resolution=mapped.transform.a, tile=_TILE)
+        pixels = grid.box_of(tuple(mapped.bounds))
+    band = BandAsset(href=str(truth), index=1, nodata=255, scale=None, offset=None)
+    reference = read_band(band, grid, pixels, "nearest")
+    both = (classes != 255) & reference.valid
+    return float(np.mean(classes[both] == reference.values[both]))
 
 
 def write_world(out: Path, aoi: Path | None, year: int, seed: int) -> Path:

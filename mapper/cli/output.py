@@ -20,8 +20,7 @@ class JsonLines:
 
     def __call__(self, event: Event) -> None:
         """Print one event."""
-        sys.stdout.write(json.dumps(event.to_dict(), sort_keys=True) + "\n")
-        sys.stdout.flush()
+        print_line(event.to_dict())
 
 
 class PlainLines:
@@ -110,6 +109,12 @@ def install_logging(verbosity: int) -> None:
 def print_json(value: Any) -> None:
     """A value as JSON on standard output."""
     sys.stdout.write(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def print_line(value: Any) -> None:
+    """A value as one line of JSON on standard output."""
+    sys.stdout.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def print_table(rows: list[list[str]], header: list[str]) -> None:

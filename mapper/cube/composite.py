@@ -20,6 +20,8 @@ def median_uint16(stack: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """
     result = np.zeros(stack.shape[1:], dtype=np.uint16)
     for row in range(0, stack.shape[1], BLOCK):
+        if not valid[:, row : row + BLOCK].any():
+            continue
         strip = np.where(valid[:, row : row + BLOCK], stack[:, row : row + BLOCK], _INVALID)
         strip.sort(axis=0)
         count = valid[:, row : row + BLOCK].sum(axis=0)

@@ -82,9 +82,10 @@ def read_reflectance(
 def _to_stored(pixels: Pixels, scale: float, offset: float) -> Pixels:
     """Digital numbers to reflectance x 10000, rounded half up, clamped to 1..65534."""
     factor, shift = scale * 10_000, round(offset * 10_000)
+    stored = np.zeros(pixels.values.shape, dtype=np.uint16)
     # float64, so that a factor of 1 leaves whole numbers whole
-    scaled = np.floor(pixels.values.astype(np.float64) * factor + shift + 0.5)
-    stored = np.where(pixels.valid, np.clip(scaled, 1, 65534), 0).astype(np.uint16)
+    scaled = np.floor(pixels.values[pixels.valid].astype(np.float64) * factor + shift + 0.5)
+    stored[pixels.valid] = np.clip(scaled, 1, 65534)
     return Pixels(stored, pixels.valid)
 
 

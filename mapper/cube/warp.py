@@ -47,9 +47,9 @@ def read_band(band: BandAsset, grid: Grid, pixels: PixelBox, resampling: Resampl
     with open_raster(band.href) as dataset:
         _check(dataset, band)
         source = _SourceBand(dataset=dataset, band=band)
-        target = _lattice_in(dataset, grid, pixels)
-        if target is not None:
-            return source.copy(target, pixels.shape)
+        corner = _lattice_in(dataset, grid, pixels)
+        if corner is not None:
+            return source.copy(corner, pixels.shape)
         return _sample_box(source, grid, pixels, resampling)
 
 
@@ -127,15 +127,37 @@ def _sample_box(
     dtype = source.dataset.dtypes[source.band.index - 1] if resampling == "nearest" else "float32"
     values = np.zeros(pixels.shape, dtype=dtype)
     valid = np.zeros(pixels.shape, dtype=bool)
-    for row in range(pixels.row0, pixels.row1, BLOCK):
+    reached = _reached(source.dataset, grid).intersect(pixels)
+    for row in range(reached.row0, reached.row1, BLOCK):
         strip = PixelBox(
-            row0=row, col0=pixels.col0, row1=min(row + BLOCK, pixels.row1), col1=pixels.col1
+            row0=row, col0=reached.col0, row1=min(row + BLOCK, reached.row1), col1=reached.col1
         )
         part = _sample_strip(source, grid, strip, resampling)
         if part is not None:
             inside = strip.slices_in(pixels)
             values[inside], valid[inside] = part.values, part.valid
     return Pixels(values, valid)
+
+
+def _reached(dataset: rasterio.DatasetReader, grid: Grid) -> PixelBox:
+    """A lattice box that holds every pixel the file can give a value to, and some more."""
+    ring = _outline(dataset.bounds)
+    x, y = _transformer(dataset.crs.to_wkt(), grid.crs).transform(*ring)
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.all():
+        return PixelBox(row0=-(10**9), col0=-(10**9), row1=10**9, col1=10**9)
+    box = grid.box_of((x.min(), y.min(), x.max(), y.max()))
+    # a border that bulges between its points stays well inside the margin
+    return box.grow(16 + max(box.shape) // 100)
+
+
+def _outline(bounds: tuple[float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Points around a rectangle, 21 a side."""
+    left, bottom, right, top = bounds
+    x, y = np.linspace(left, right, 21), np.linspace(bottom, top, 21)
+    sides = [(x, np.full(21, bottom)), (x, np.full(21, top))]
+    sides += [(np.full(21, left), y), (np.full(21, right), y)]
+    return np.concatenate([s[0] for s in sides]), np.concatenate([s[1] for s in sides])
 
 
 def _sample_strip(

@@ -37,6 +37,9 @@ class InferencePlan:
     threads: int
     augmentation: Literal["none"] = "none"
     fill: float
+    context: int
+    """How far beyond a pixel, in pixels, the cube can have a say in its label: half the receptive
+    field, or all that its windows read where the model looks at the whole window."""
     version: int = PREDICT_VERSION
 
     @property
@@ -81,7 +84,7 @@ def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> Infere
             f"model {card.name!r} sees {halo} around each; use a larger window or smaller stride"
         )
     size = size if runtime.fixed_size or wanted.size else _tight(size, stride, halo, mode)
-    WindowPlan(size=size, stride=stride, mode=mode)
+    windows = WindowPlan(size=size, stride=stride, mode=mode)
     return InferencePlan(
         model=card.name,
         model_digest=card.digest,
@@ -94,6 +97,7 @@ def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> Infere
         batch=wanted.batch,
         threads=wanted.threads,
         fill=card.fill,
+        context=windows.overhang if card.global_context else min(halo, windows.overhang),
     )
 
 

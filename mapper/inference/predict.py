@@ -119,7 +119,7 @@ def _core_crop(engine: Engine, read: Reader, pixels: PixelBox, rows: list[_Windo
             common = window.core.intersect(pixels)
             inside = scores[(slice(None), *common.slices_in(window.extent))]
             _write(engine, labels, (pixels, common), (inside.argmax(0), inside.max(0)))
-            _blank(engine, labels, (pixels, common), ~slab.usable_in(common))
+            blank(engine, labels, (pixels, common), ~slab.usable_in(common))
     return labels
 
 
@@ -151,10 +151,10 @@ def _blend(engine: Engine, read: Reader, pixels: PixelBox, rows: list[_WindowRow
             inside = total[(slice(None), *common.slices_in(done))]
             share = inside.max(0) / _norm(norm, common)
             _write(engine, labels, (pixels, common), (inside.argmax(0), share))
-    _blank(engine, labels, (pixels, pixels), ~usable)
+    blank(engine, labels, (pixels, pixels), ~usable)
     for row in rows:
         for window in row.left_out:
-            _blank(engine, labels, (pixels, window.extent.intersect(pixels)), None)
+            blank(engine, labels, (pixels, window.extent.intersect(pixels)))
     return labels
 
 
@@ -216,11 +216,11 @@ def _write(
     labels.confidence[place] = steps.astype(np.uint8)
 
 
-def _blank(
+def blank(
     engine: Engine,
     labels: Labels,
     where: tuple[PixelBox, PixelBox],
-    mask: np.ndarray | None,
+    mask: np.ndarray | None = None,
 ) -> None:
     """Take the class away in an inner box, everywhere or where the mask is True."""
     outer, inner = where

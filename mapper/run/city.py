@@ -238,10 +238,15 @@ class CityJob:
         return list(blocks.values())
 
     def _needs(self, tile: TileKey) -> list[TileKey]:
-        """Ingested tiles that the windows of a tile can read."""
-        reach = self.plan.request.inference.windows.reach(tile.box)
+        """Ingested tiles that have a say in a tile."""
         known = set(self.plan.ingest_tiles)
-        return [t for t in self.plan.grid.tiles_in(reach) if t in known]
+        return [t for t in self._context(tile) if t in known]
+
+    def _context(self, tile: TileKey) -> list[TileKey]:
+        """Tiles that could have a say in a tile, ingested or not."""
+        inference = self.plan.request.inference
+        reach = inference.windows.reach(tile.box).intersect(tile.box.grow(inference.context))
+        return self.plan.grid.tiles_in(reach.union(tile.box))
 
     def _model_sources(self) -> list[str]:
         """Sources with scenes that the model reads."""
@@ -275,9 +280,11 @@ class CityJob:
             }
             for name in sources
         }
+        context = {t for tile in block for t in self._context(tile)}
         task = PredictTask(
             root=self.root,
             tiles=tuple(tiles),
+            absent=tuple(sorted(context - set(plan.ingest_tiles))),
             inputs=CubeInputs(
                 templates={n: data_template(n, self.sources[n]) for n in sources},
                 shards=shards,

@@ -93,7 +93,7 @@ class CityPlan:
     @cached_property
     def ingest_tiles(self) -> list[TileKey]:
         """Tiles that windows with a say in the AOI can read."""
-        return self.grid.tiles_touching(self.geometry, self.request.inference.windows.overhang)
+        return self.grid.tiles_touching(self.geometry, self.request.inference.context)
 
     @property
     def extent(self) -> PixelBox:
@@ -160,7 +160,7 @@ def plan_city(
         )
     number = 1 if latest is None else latest.number + int(bool(state.get("finished")))
     version = Version(root=request.out, slug=area.slug, product=request.product, number=number)
-    tiles = grid.tiles_touching(geometry, request.inference.windows.overhang)
+    tiles = grid.tiles_touching(geometry, request.inference.context)
     found = search_city(request.recipe, tiles, request.period, opener)
     return CityPlan(
         **common,

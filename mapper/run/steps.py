@@ -30,6 +30,7 @@ from mapper.inference.predict import (
     Engine,
     Labels,
     Reader,
+    blank,
     predict_box,
 )
 from mapper.inference.runtime import load_runtime
@@ -229,6 +230,8 @@ class PredictTask:
     root: Path
     tiles: tuple[tuple[TileKey, str, str], ...]
     """Tile, ledger key and digest of each; together they fill a rectangle or part of one."""
+    absent: tuple[TileKey, ...]
+    """Tiles near by that were not ingested: what they could have a say in gets no class."""
     inputs: CubeInputs
     model: ModelUse
     area: bytes
@@ -243,6 +246,9 @@ class PredictTask:
         outputs = {}
         for pixels, tiles in self._rectangles():
             labels = predict_box(engine, self.inputs.reader(engine.card), pixels, selected)
+            for tile in self.absent:
+                beyond = tile.box.grow(self.model.plan.context).intersect(pixels)
+                blank(engine, labels, (pixels, beyond))
             for key, ledger_key, digest in tiles:
                 outputs[ledger_key] = self._write(engine, key, digest, (pixels, labels))
         return Outcome(outputs=outputs, seconds=time.perf_counter() - began)

@@ -1,0 +1,54 @@
+# Everything sets itself up: `make demo` and `make test` need Python 3.11 and make, no more.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.PHONY: demo test test-slow check docs lock models clean
+
+demo: $(VENV)/.installed
+	$(BIN)/mapper demo --out demo
+
+test: check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/.installed-test
+	$(BIN)/python docs/generate.py
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+# torch first, so that nothing else asks for a newer one with CUDA packages
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --upgrade pip
+	build/lock/bin/python -m pip install --quiet $(TORCH)
+	build/lock/bin/python -m pip install --quiet --editable ".[test]"
+	( sed -n '/^#/p' requirements.lock; \
+	  build/lock/bin/python -m pip freeze --exclude-editable \
+	  | grep -v -i -E '^(torch|pip|setuptools|wheel)==' ) > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+models: $(VENV)/.installed
+	for build in models/*/build.py; do $(BIN)/python $$build; done
+
+clean:
+	rm -rf $(VENV) build demo out

@@ -1,0 +1,198 @@
+"""The inference plan: sizes that fit the receptive field, and a digest of what matters."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mapper.errors import RecipeError
+from mapper.inference.card import load_card
+from mapper.inference.plan import plan_inference
+from mapper.recipe import Predict
+from tests.inference.tiny_models import write_model
+
+CARD = load_card("spectral-baseline")
+
+
+@dataclass(frozen=True)
+class FakeRuntime:
+    """A runtime that is never run."""
+
+    version: str = "library 1.0 cpu"
+    fixed_batch: bool = False
+    fixed_size: int | None = None
+
+    def run(self, image, valid):
+        raise AssertionError("planning runs nothing")
+
+
+def plan(card=CARD, fixed_size=None, version="library 1.0 cpu", window=None, **wanted):
+    if window is not None:
+        card = replace(card, window=window)
+    return plan_inference(card, FakeRuntime(version, fixed_size=fixed_size), Predict(**wanted))
+
+
+def seeing(pixels, **changes):
+    return replace(CARD, receptive_field=pixels, window={}, **changes)
+
+
+def needed(pixels):
+    """Pixels that a model with this receptive field looks at beyond the one that it decides."""
+    return pixels // 2
+
+
+# arithmetic --------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 300), st.integers(16, 1024))
+def test_core_crop_leaves_the_receptive_field_its_halo_and_wastes_nothing(field, size):
+    halo = needed(field)
+    assume(size >= 16 + 2 * halo)
+    assume(halo or not size % 2)
+    made = plan(seeing(field), size=None, window={"size": size})
+    assert made.mode == "core"
+    assert made.windows.halo >= halo
+    assert made.size <= size
+    if halo:
+        assert made.windows.halo == halo
+    powers = [2**n for n in range(4, 13)]
+    assert made.stride == max(p for p in powers if p + 2 * halo <= size)
+
+
+@given(st.integers(1, 300))
+def test_cores_divide_every_usual_tile(field):
+    made = plan(seeing(field), size=512)
+    assert all(tile % made.stride == 0 for tile in (512, 1024, 2048))
+
+
+@pytest.mark.parametrize(
+    ("field", "size", "stride", "halo"),
+    [
+        (1, 512, 512, 0),
+        (3, 258, 256, 1),
+        (2, 258, 256, 1),
+        (65, 320, 256, 32),
+        (256, 512, 256, 128),
+    ],
+)
+def test_known_plans(field, size, stride, halo):
+    made = plan(seeing(field))
+    assert (made.size, made.stride, made.windows.halo) == (size, stride, halo)
+
+
+def test_blended_windows_overlap_by_half_unless_told():
+    made = plan(mode="blend", size=128)
+    assert (made.size, made.stride, made.weights, made.windows.mode) == (128, 64, "hann", "blend")
+    assert plan(mode="blend", size=128, stride=32, weights="gaussian").stride == 32
+
+
+def test_core_crop_has_no_weights():
+    assert plan(weights="gaussian").weights == "none"
+
+
+def test_the_recipe_wins_over_the_card():
+    card = {"size": 256, "stride": 64, "mode": "blend"}
+    assert (made := plan(window=card)).mode == "blend"
+    assert (made.size, made.stride) == (256, 64)
+    made = plan(window=card, mode="core", size=128, stride=128)
+    assert (made.mode, made.size, made.stride) == ("core", 128, 128)
+
+
+def test_a_size_that_was_asked_for_is_kept():
+    made = plan(seeing(9), size=400)
+    assert (made.size, made.stride) == (400, 256)
+    assert made.windows.halo >= needed(9)
+
+
+def test_a_graph_of_a_fixed_size_gets_it():
+    made = plan(seeing(9), fixed_size=400)
+    assert (made.size, made.stride) == (400, 256)
+
+
+def test_a_model_with_global_context_keeps_its_window_and_a_quarter_of_margin():
+    made = plan(seeing(33, global_context=True), window={"size": 512})
+    assert (made.size, made.stride) == (512, 256)
+
+
+def test_fill_model_and_runtime_are_in_the_plan(tmp_path):
+    card = load_card(str(write_model(tmp_path / "tiny", mapper_fill=0.5)))
+    made = plan(card, version="library 2")
+    assert (made.fill, made.model, made.model_digest) == (0.5, "tiny", card.digest)
+    assert (made.runtime, made.form) == ("library 2", "onnx")
+    assert made.to_dict()["size"] == made.size
+
+
+# refusals ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "size", "stride"), [(65, 256, 256), (65, 256, 194), (3, 64, 64), (513, 512, 256)]
+)
+def test_a_stride_that_leaves_too_small_a_halo_is_refused(field, size, stride):
+    with pytest.raises(RecipeError, match=rf"sees {needed(field)} around"):
+        plan(seeing(field), size=size, stride=stride)
+
+
+def test_the_largest_stride_that_fits_is_accepted():
+    made = plan(seeing(65), size=256, stride=192)
+    assert made.windows.halo == 32
+
+
+def test_a_window_smaller_than_the_receptive_field_is_refused():
+    with pytest.raises(RecipeError, match=r"predict\.size"):
+        plan(seeing(600))
+
+
+def test_a_size_that_the_graph_does_not_take_is_refused():
+    with pytest.raises(RecipeError, match="takes 256 only"):
+        plan(fixed_size=256, size=512)
+
+
+@pytest.mark.parametrize("mode", ["core", "blend"])
+def test_strides_beyond_the_window_are_refused(mode):
+    with pytest.raises(RecipeError):
+        plan(mode=mode, size=64, stride=65)
+
+
+def test_an_odd_margin_is_refused():
+    with pytest.raises(RecipeError, match="even margin"):
+        plan(size=65, stride=64)
+
+
+# digest ------------------------------------------------------------------------------------
+
+
+def test_batch_and_threads_decide_no_label_of_a_graph():
+    digests = {plan(batch=b, threads=t).digest for b in (1, 4, 64) for t in (1, 8)}
+    assert len(digests) == 1
+
+
+def test_batch_and_threads_are_part_of_a_torchscript_plan():
+    card = replace(CARD, form="torchscript")
+    digests = {plan(card, batch=b, threads=t).digest for b in (1, 4) for t in (1, 8)}
+    assert len(digests) == 4
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"size": 256},
+        {"stride": 128},
+        {"mode": "blend"},
+        {"mode": "blend", "weights": "gaussian"},
+        {"version": "library 1.1 cpu"},
+        {"card": replace(CARD, fill=1.0)},
+        {"card": replace(CARD, temperature=3.0)},
+    ],
+    ids=str,
+)
+def test_whatever_decides_a_label_is_in_the_digest(changes):
+    seen = {plan().digest, plan(mode="blend").digest if len(changes) > 1 else ""}
+    assert plan(**changes).digest not in seen
+
+
+def test_the_digest_is_the_same_in_every_process():
+    made = plan()
+    assert made.digest == plan().digest
+    assert len(made.digest) == 64
