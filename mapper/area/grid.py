@@ -135,6 +135,14 @@ class TileKey:
         )
 
 
+def check_tile(tile: int) -> None:
+    """Raise UsageError unless a tile is a whole number of blocks."""
+    if tile <= 0 or tile % BLOCK:
+        raise UsageError(
+            f"tile size {tile} is not a positive multiple of {BLOCK}; use 512, 1024 or 2048"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
     """A lattice of square pixels, `resolution` metres wide, cut into square tiles."""
@@ -146,11 +154,7 @@ class Grid:
     """Side of a tile in pixels, a multiple of 256."""
 
     def __post_init__(self) -> None:
-        if self.tile <= 0 or self.tile % BLOCK:
-            raise UsageError(
-                f"tile size {self.tile} is not a positive multiple of {BLOCK}; "
-                "use 512, 1024 or 2048"
-            )
+        check_tile(self.tile)
         if not self.resolution > 0:
             raise UsageError(f"resolution {self.resolution} is not positive; give metres")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import mapper
 from mapper.area.aoi import pick_areas, read_areas
+from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
 from mapper.errors import MapperError, NothingFoundError, PartlyDoneError
 from mapper.events import Event, Listener, ignore
@@ -99,6 +100,8 @@ def make_request(options: RunOptions) -> RunRequest:
     Raises: AreaError, RecipeError, ModelError, UsageError.
     """
     recipe = _recipe(options)
+    if options.tile_size is not None:
+        check_tile(options.tile_size)
     areas = pick_areas(read_areas(options.aoi), options.cities)
     card = load_card(recipe.model)
     check_bands(recipe, card)

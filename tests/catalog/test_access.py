@@ -153,7 +153,7 @@ def test_a_file_is_told_by_size_and_time(tmp_path):
     assert first.startswith("3-")
     path.write_bytes(b"1234")
     assert access.fingerprint(str(path)) != first
-    with pytest.raises(ReadError, match="nowhere.tif is not there"):
+    with pytest.raises(ReadError, match=r"nowhere\.tif is not there"):
         access.fingerprint(str(tmp_path / "nowhere.tif"))
 
 

@@ -1,5 +1,6 @@
 """A search belongs to the tiles, and says what each filter took away."""
 
+import itertools
 import random
 
 import pytest
@@ -65,9 +66,7 @@ def test_every_filter_accounts_for_what_it_removed(scene, opener):
     }
     assert found.filters[0].kept == 7
     kept = [f.kept for f in found.filters]
-    assert [a - b for a, b in zip(kept, kept[1:], strict=False)] == [
-        f.removed for f in found.filters[1:]
-    ]
+    assert [a - b for a, b in itertools.pairwise(kept)] == [f.removed for f in found.filters[1:]]
     assert found.account.startswith("7 found over the tiles")
     assert "cloud cover above 60 % removed 1" in found.account
 
@@ -312,7 +311,7 @@ def test_a_box_elsewhere_is_the_tiles_bounds():
 def test_a_footprint_that_is_a_little_too_small_still_counts(scene):
     """Published footprints are simplified by some hundred metres."""
     beside = scene("x", [A])
-    west, south, east, north = lonlat_boxes([A])[0]
+    _, south, east, north = lonlat_boxes([A])[0]
     beside["geometry"] = mapping(box(east + 0.005, south, east + 0.1, north))
     assert FootprintTest([A]).touches(beside)
     beside["geometry"] = mapping(box(east + 0.02, south, east + 0.1, north))

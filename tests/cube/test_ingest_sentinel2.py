@@ -252,7 +252,7 @@ def test_a_broken_scene_stops_the_tile(items, tmp_path, scenes_of):
     key = tile_over(found[0])
     looks = scenes_of(found, SOURCE, key).inspections
     scenes = TileScenes(name="s2", key=key, items=tuple(broken(found, tmp_path)), inspections=looks)
-    with pytest.raises(ReadError, match="cut.tif"):
+    with pytest.raises(ReadError, match=r"cut\.tif"):
         ingest_tile(scenes, SOURCE)
 
 

@@ -304,7 +304,7 @@ def test_a_scene_that_breaks_while_read_stops_or_marks_the_tile(
     cut[0]["assets"][band]["href"] = str(path)
     scenes = TileScenes(name="x", key=key, items=tuple(cut), inspections=looks)
     if policy == "fail":
-        with pytest.raises(ReadError, match="cut.tif"):
+        with pytest.raises(ReadError, match=r"cut\.tif"):
             ingest_tile(scenes, source)
         return
     layers = ingest_tile(scenes, source)

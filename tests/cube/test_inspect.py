@@ -106,7 +106,7 @@ def test_a_missing_asset_fails_or_is_noted(items, policy):
     item["assets"]["red"]["href"] = "/nowhere/B04.tif"
     source = SOURCE.model_copy(update={"on_read_error": policy})
     if policy == "fail":
-        with pytest.raises(ReadError, match="/nowhere/B04.tif"):
+        with pytest.raises(ReadError, match=r"/nowhere/B04\.tif"):
             inspect_item(item, source)
     else:
         found = inspect_item(item, source)

@@ -107,6 +107,7 @@ def test_a_warp_equals_scipy_at_pyproj_centres(
         np.testing.assert_allclose(read.values[inside], expected[inside], rtol=2e-6, atol=0.02)
 
 
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
 def test_a_rotated_source_is_sampled_where_it_lies(raster, unique, places, interpolate, resampling):
     turned = Affine.translation(LEFT, TOP) @ Affine.rotation(23) @ Affine.scale(9, -9)
@@ -289,3 +290,30 @@ def test_control_a_warp_of_a_whole_tile_does_depend_on_it(wide, how):
         read_band(_plain(wide["zone"]), GRID, b, how.name).values for b in (small, large)
     )
     np.testing.assert_array_equal(ours, theirs[:512, :512])
+
+
+@pytest.mark.parametrize("resampling", ["nearest", "bilinear"])
+@pytest.mark.parametrize(
+    ("west", "east", "south", "north"),
+    [
+        (-180, 180, -90, 90),
+        (-60, 100, -10, 80),
+        (-165, 15, 40, 80),
+        (12, 14, 46, 48),
+        (10, 13, 0, 84),
+    ],
+)
+def test_a_source_of_any_extent_gives_its_pixels(
+    raster, unique, places, interpolate, resampling, west, east, south, north
+):
+    values = unique((north - south) * 2, (east - west) * 2)
+    transform = Affine(0.5, 0, west, 0, -0.5, north)
+    grid = Grid(epsg=32633, resolution=1000, tile=512)
+    pixels = PixelBox(row0=-5300, col0=260, row1=-5150, col1=480)
+    read = read_band(raster(values, transform, "EPSG:4326"), grid, pixels, resampling)
+    at = places(transform, "EPSG:4326", grid, pixels)
+    order = 1 if resampling == "bilinear" else 0
+    expected, inside = interpolate(values, np.ones(values.shape, bool), at, order)
+    assert inside.any()
+    np.testing.assert_array_equal(read.valid, inside)
+    np.testing.assert_allclose(read.values[inside], expected[inside], rtol=1e-5, atol=0.05)

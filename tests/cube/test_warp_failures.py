@@ -31,7 +31,7 @@ def test_a_file_that_is_cut_off_is_an_error(cog, asset):
     cut = path.with_name("cut.tif")
     content = path.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ReadError, match="cut.tif") as caught:
+    with pytest.raises(ReadError, match=r"cut\.tif") as caught:
         read_band(asset(cut), GRID, PIXELS, "nearest")
     assert str(cut) in str(caught.value)
 
@@ -48,17 +48,12 @@ def test_a_cut_off_answer_is_an_error_with_its_unsigned_address(cog, asset):
 
 
 def test_the_part_before_the_cut_is_no_excuse_for_the_rest(cog, asset):
-    """A small box may be whole; the box that needs the lost blocks must not come back empty."""
-    path, values = cog
+    """Most blocks can be read; the box that needs the lost ones must not come back with holes."""
+    path, _ = cog
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 4])
     with pytest.raises(ReadError):
         read_band(asset(path), GRID, PIXELS, "bilinear")
-    corner = PixelBox(row0=-520_000, col0=30_000, row1=-519_999, col1=30_001)
-    try:
-        assert read_band(asset(path), GRID, corner, "nearest").values[0, 0] == values[0, 0]
-    except ReadError as reason:
-        assert str(path) in str(reason)
 
 
 def test_two_failures_of_the_server_are_waited_out(cog, asset):
@@ -72,7 +67,7 @@ def test_two_failures_of_the_server_are_waited_out(cog, asset):
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_missing_file_is_named(tmp_path, asset, remote):
     if not remote:
-        with pytest.raises(ReadError, match="nowhere.tif"):
+        with pytest.raises(ReadError, match=r"nowhere\.tif"):
             read_band(asset(tmp_path / "nowhere.tif"), GRID, PIXELS, "nearest")
         return
     with (
@@ -96,5 +91,5 @@ def test_a_band_that_the_file_lacks_is_refused(raster, asset, unique):
 
 def test_something_that_is_no_raster_is_named(tmp_path, asset):
     (tmp_path / "note.tif").write_text("no raster")
-    with pytest.raises(ReadError, match="note.tif"):
+    with pytest.raises(ReadError, match=r"note\.tif"):
         read_band(asset(tmp_path / "note.tif"), GRID, PIXELS, "nearest")

@@ -215,7 +215,7 @@ class TestFullDisk:
     def test_a_full_disk_stops_with_an_error_and_resumes(self, map_world, plainville, tmp_path):
         out = tmp_path / "small"
         out.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(out)]
+        mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(out)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             pytest.skip("no permission to mount a small file system")
         try:

@@ -19,6 +19,7 @@ from shapely import box
 from shapely.geometry import mapping
 
 import mapper
+from mapper.area.grid import PixelBox
 from mapper.product.item import (
     ProductFacts,
     file_facts,
@@ -26,7 +27,7 @@ from mapper.product.item import (
     product_item,
     run_collection,
 )
-from tests.product.conftest import CLASSES, CORNERS, PixelBox
+from tests.product.conftest import CLASSES, CORNERS
 
 BOUNDS = (11.30, 46.46, 11.40, 46.52)
 FILES = ("classes.tif", "confidence.tif", "observations.tif")
@@ -148,7 +149,6 @@ def schemas():
     for path in (Path(archive) / "schemas").glob("*.json"):
         schema = json.loads(path.read_text(encoding="utf-8"))
         contents[schema.pop("$id").rstrip("#")] = schema
-    # the raster extension asks the projection and eo extensions of other versions for nothing
     pairs = [(u, Resource.from_contents(s, DRAFT7)) for u, s in contents.items()]
     return contents, Registry().with_resources(pairs)
 

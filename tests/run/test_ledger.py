@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import zlib
 from pathlib import Path
 
 import pytest
@@ -190,8 +191,6 @@ def test_any_bytes_are_read_without_an_exception(content):
     "body", [b"[]", b"{}", b'"x"', b'{"outputs":[{}]}', b'{"outputs":[],"key":"x","more":1}', b"1"]
 )
 def test_a_line_that_is_no_entry_is_dropped(body):
-    import zlib
-
     _, ledger = reread(b"%08x %s\n" % (zlib.crc32(body), body))
     assert ledger.dropped == 1
 
