@@ -30,9 +30,9 @@ class MapClass:
     def __post_init__(self) -> None:
         if not 0 <= self.value <= 254:
             raise ModelError(f"class {self.name!r} has value {self.value}; use 0 to 254")
-        if not _NAME.match(self.name):
+        if not _NAME.fullmatch(self.name):
             raise ModelError(f"class name {self.name!r} may hold letters, digits, '-' and '_' only")
-        if not _COLOR.match(self.color):
+        if not _COLOR.fullmatch(self.color):
             raise ModelError(f"class {self.name!r} has colour {self.color!r}; write it like 397D49")
 
     @property
@@ -56,6 +56,8 @@ class ClassTable:
         for what, seen in (("value", values), ("name", [c.name for c in self.classes])):
             if len(set(seen)) != len(seen):
                 raise ModelError(f"two classes share a {what}: {sorted(map(str, seen))}")
+        if not 0 <= self.nodata <= 255:
+            raise ModelError(f"nodata is {self.nodata}; use 0 to 255")
         if self.nodata in values:
             raise ModelError(f"nodata {self.nodata} is also a class; choose another value")
 

@@ -151,7 +151,7 @@ class Recipe(_Section):
     title: str
     description: str = ""
     license: str = Field(default="other", description="Licence of the product (SPDX or `other`)")
-    resolution: float = Field(gt=0, description="Metres per pixel")
+    resolution: float = Field(gt=0, lt=100_000, description="Metres per pixel")
     sources: dict[str, Source] = Field(min_length=1)
     model: str = Field(description="Name of a model folder, or a path to one")
     predict: Predict = Predict()
@@ -202,7 +202,7 @@ def load_recipe(name: str) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Recipe.model_validate(content)
-    except yaml.YAMLError as reason:
+    except (yaml.YAMLError, UnicodeDecodeError) as reason:
         raise RecipeError(f"{path} is no YAML: {reason}") from reason
     except ValidationError as reason:
         problems = "; ".join(_problem(e) for e in reason.errors(include_url=False))

@@ -22,7 +22,7 @@ from mapper.errors import AreaError, UsageError
 logger = logging.getLogger(__name__)
 
 _NAME_FIELDS = ("name", "name_en", "city", "nom", "nombre", "nome", "label", "title", "id")
-_RESERVED = {"con", "prn", "aux", "nul"}
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{p}{n}" for p in ("com", "lpt") for n in range(10))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,10 +90,9 @@ def read_areas(path: Path) -> list[AreaOfInterest]:
     name_field = _name_field([str(c) for c in frame.columns])
     areas = []
     for index, (_, row) in enumerate(frame.iterrows()):
-        name = str(row[name_field] or "").strip() if name_field else ""
-        if name.lower() in {"", "nan", "none"}:
-            name = f"{path.stem}-{index}"
-        geometry = _polygon(row.geometry, f"{path}, feature {index} ({name!r})")
+        name = _text(row[name_field]) if name_field else ""
+        name = name or f"{path.stem}-{index}"
+        geometry = _polygon(row["geometry"], f"{path}, feature {index} ({name!r})")
         country = row.get("country")
         areas.append(
             AreaOfInterest(
@@ -141,11 +140,21 @@ def _read_frame(path: Path) -> Any:
             f"{path} cannot be read as a vector file ({reason}); "
             "give a GeoJSON, GeoPackage, Shapefile or GeoParquet"
         ) from reason
-    if "geometry" not in frame.columns and not hasattr(frame, "geometry"):
+    if getattr(frame, "_geometry_column_name", None) not in frame.columns:
         raise AreaError(f"{path} has no geometry; give polygons")
     if frame.crs is None:
         raise AreaError(f"{path} declares no CRS; add one (a .prj file, or the crs of the layer)")
+    if frame.geometry.name != "geometry":
+        frame = frame.rename_geometry("geometry")
     return frame.to_crs(WGS84)
+
+
+def _text(value: Any) -> str:
+    """A cell as text; empty where the file has nothing."""
+    import pandas
+
+    text = "" if pandas.isna(value) else str(value).strip()
+    return "" if text.lower() in {"nan", "none"} else text
 
 
 def _name_field(columns: Sequence[str]) -> str | None:
@@ -156,9 +165,15 @@ def _name_field(columns: Sequence[str]) -> str | None:
 
 def _polygon(geometry: BaseGeometry | None, where: str) -> BaseGeometry:
     """The polygonal part of a geometry, repaired, in valid longitudes and latitudes."""
-    if geometry is None or geometry.is_empty:
+    if not isinstance(geometry, BaseGeometry) or geometry.is_empty:
         raise AreaError(f"{where} has no geometry; give a polygon or remove the feature")
     geometry = shapely.force_2d(geometry)
+    left, bottom, right, top = geometry.bounds
+    if not (left >= -360 and right <= 360 and bottom >= -90 and top <= 90):
+        raise AreaError(
+            f"{where} spans {left:.6g}, {bottom:.6g} to {right:.6g}, {top:.6g}, which are no "
+            "longitudes and latitudes; is the CRS declared rightly?"
+        )
     if not geometry.is_valid:
         logger.warning("%s is not valid (%s); repaired", where, shapely.is_valid_reason(geometry))
         geometry = shapely.make_valid(geometry)
@@ -167,12 +182,6 @@ def _polygon(geometry: BaseGeometry | None, where: str) -> BaseGeometry:
     if not polygons:
         raise AreaError(
             f"{where} is a {geometry.geom_type} without area; give a polygon or remove the feature"
-        )
-    left, bottom, right, top = geometry.bounds
-    if not (left >= -360 and right <= 360 and bottom >= -90 and top <= 90):
-        raise AreaError(
-            f"{where} spans {left:.6g}, {bottom:.6g} to {right:.6g}, {top:.6g}, which are no "
-            "longitudes and latitudes; is the CRS declared rightly?"
         )
     return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
 

@@ -8,7 +8,9 @@ corner: the same ground has the same numbers whoever asks.
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 import shapely
 from affine import Affine
@@ -23,7 +25,7 @@ WGS84 = "EPSG:4326"
 BLOCK = 256
 """Side of a warp block and of a stored chunk in pixels; a tile is a whole number of them."""
 
-_KEY = re.compile(r"^(\d+)/([0-9.]+)m/t(\d+)/r(-?\d+)c(-?\d+)$")
+_KEY = re.compile(r"(\d+)/(\d+(?:\.\d+)?)m/t(\d+)/r(-?\d+)c(-?\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +94,13 @@ class TileKey:
     col: int
 
     def __str__(self) -> str:
-        return f"{self.epsg}/{self.resolution:g}m/t{self.tile}/r{self.row:04d}c{self.col:04d}"
+        place = f"r{self.row:04d}c{self.col:04d}"
+        return f"{self.epsg}/{plain_number(self.resolution)}m/t{self.tile}/{place}"
 
     @classmethod
     def parse(cls, text: str) -> "TileKey":
         """Read what `str` wrote. Raises: UsageError for anything else."""
-        found = _KEY.match(text)
+        found = _KEY.fullmatch(text)
         if not found:
             raise UsageError(f"{text!r} is no tile key; write 32650/10m/t2048/r0123c0032")
         epsg, resolution, tile, row, col = found.groups()
@@ -143,6 +146,22 @@ def check_tile(tile: int) -> None:
         )
 
 
+CELL = 2048
+"""Side in pixels of the squares in which scenes are counted; tiles of usual sizes divide it."""
+
+
+def cells_of(tiles: Sequence["TileKey"]) -> list["TileKey"]:
+    """The fixed squares of the lattice that hold some tiles, each once."""
+    found = dict.fromkeys(cell for key in tiles for cell in cells_under(key))
+    return list(found)
+
+
+def cells_under(key: "TileKey") -> list["TileKey"]:
+    """The fixed squares that a tile lies in; the tile itself where it is larger."""
+    grid = Grid(epsg=key.epsg, resolution=key.resolution, tile=max(CELL, key.tile))
+    return grid.tiles_in(key.box)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
     """A lattice of square pixels, `resolution` metres wide, cut into square tiles."""
@@ -155,7 +174,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         check_tile(self.tile)
-        if not self.resolution > 0:
+        if not 0 < self.resolution < math.inf:
             raise UsageError(f"resolution {self.resolution} is not positive; give metres")
 
     @property
@@ -213,6 +232,11 @@ class Grid:
     def key(self, row: int, col: int) -> TileKey:
         """The tile at a row (northward) and column."""
         return TileKey(epsg=self.epsg, resolution=self.resolution, tile=self.tile, row=row, col=col)
+
+
+def plain_number(value: float) -> str:
+    """The shortest decimal, without exponent, that reads back as the same float."""
+    return f"{Decimal(repr(float(value))):f}".removesuffix(".0")
 
 
 def utm_epsg(lon: float, lat: float) -> int:

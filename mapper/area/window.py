@@ -71,6 +71,8 @@ class WindowPlan:
 
     def rows_of(self, start: int, stop: int) -> range:
         """Lattice numbers of the windows whose core touches pixels start..stop-1 of one axis."""
+        if stop <= start:
+            return range(0)
         reach = self.stride if self.mode == "core" else self.size
         return range((start - reach) // self.stride + 1, (stop - 1) // self.stride + 1)
 

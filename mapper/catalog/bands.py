@@ -101,3 +101,8 @@ def _band_asset(asset: dict[str, Any], index: int) -> BandAsset:
 
 def _number(band: dict[str, Any], *names: str) -> float | None:
     return next((float(band[n]) for n in names if isinstance(band.get(n), int | float)), None)
+
+
+def cloud_cover(item: Item) -> float:
+    """Per cent of the scene; 0 where the item does not know."""
+    return float(item["properties"].get("eo:cloud_cover") or 0)

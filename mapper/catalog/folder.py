@@ -1,7 +1,10 @@
 """A plain folder of GeoTIFFs as STAC items, for imagery that has no catalog."""
 
+import hashlib
 import re
-from datetime import datetime
+from collections import Counter
+from contextlib import suppress
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,15 @@ def folder_items(folder: Path) -> list[Item]:
     a fourth band of an RGB image that is not alpha is near infrared.
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in {".tif", ".tiff"})
-    return [_item(path, folder) for path in paths]
+    names = [_plain_name(path.relative_to(folder)) for path in paths]
+    count = Counter(names)
+    return [
+        _item(path, name if count[name] == 1 else f"{name}_{_short_hash(path, folder)}")
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
-def _item(path: Path, folder: Path) -> Item:
+def _item(path: Path, identifier: str) -> Item:
     with open_raster(str(path.resolve())) as dataset:
         when = _date(path, dataset)
         properties: dict[str, Any] = {"datetime": when or "1970-01-01T00:00:00Z"}
@@ -48,13 +56,23 @@ def _item(path: Path, folder: Path) -> Item:
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [],
-        "id": re.sub(r"[^A-Za-z0-9]+", "_", str(path.relative_to(folder).with_suffix(""))),
+        "id": identifier,
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": bbox,
         "properties": properties,
         "links": [],
         "assets": {"image": {"href": str(path.resolve()), "bands": bands, "roles": ["data"]}},
     }
+
+
+def _plain_name(path: Path) -> str:
+    """The file's place in its folder as a name."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", str(path.with_suffix("")))
+
+
+def _short_hash(path: Path, folder: Path) -> str:
+    """Keeps apart files whose places read the same."""
+    return hashlib.sha256(str(path.relative_to(folder)).encode()).hexdigest()[:6]
 
 
 def band_names(dataset: rasterio.DatasetReader) -> list[str]:
@@ -76,9 +94,10 @@ def band_names(dataset: rasterio.DatasetReader) -> list[str]:
 
 
 def _date(path: Path, dataset: rasterio.DatasetReader) -> str | None:
-    found = _DATE.search(path.stem)
-    if found:
-        return "-".join(found.groups()) + "T00:00:00Z"
+    for found in _DATE.finditer(path.stem):
+        day = "-".join(found.groups())
+        with suppress(ValueError):
+            return f"{date.fromisoformat(day)}T00:00:00Z"
     tag = dataset.tags().get("TIFFTAG_DATETIME", "")
     try:
         return datetime.strptime(tag, "%Y:%m:%d %H:%M:%S").strftime("%Y-%m-%dT%H:%M:%SZ")

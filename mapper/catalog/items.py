@@ -2,9 +2,15 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from shapely import box
+from shapely.errors import ShapelyError
+from shapely.geometry import mapping, shape
+from shapely.geometry.base import BaseGeometry
 
 from mapper.catalog.bands import Item
 from mapper.errors import CatalogError, StoreError
@@ -25,20 +31,52 @@ class ItemTable:
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write items as stac-geoparquet, atomically. Raises: StoreError where the disk refuses."""
-    import stac_geoparquet.arrow as geoparquet
-
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        table = geoparquet.parse_stac_items_to_arrow(list(items))
-        geoparquet.to_parquet(table, attempt)
+        _write_table(attempt, [_with_sound_geometry(item) for item in items])
         os.replace(attempt, path)
     except OSError as reason:
         raise StoreError(
             f"{path} could not be written ({reason}); free space and run again"
         ) from reason
     finally:
-        attempt.unlink(missing_ok=True)
+        with suppress(OSError):
+            attempt.unlink(missing_ok=True)
+
+
+def _write_table(path: Path, items: list[Item]) -> None:
+    import pyarrow
+    import pyarrow.parquet as parquet
+    import stac_geoparquet.arrow as geoparquet
+
+    if items:
+        geoparquet.to_parquet(geoparquet.parse_stac_items_to_arrow(items), path)
+    else:
+        # a search without any item is on record too
+        parquet.write_table(pyarrow.table({"id": pyarrow.array([], pyarrow.string())}), path)
+
+
+def geometry_of(item: Item) -> BaseGeometry | None:
+    """The item's footprint; None where it has none that can be used."""
+    try:
+        found = shape(item["geometry"])
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ShapelyError):
+        return None
+    return found if found.is_valid and not found.is_empty else None
+
+
+def _with_sound_geometry(item: Item) -> Item:
+    """The item with its bbox for a footprint where that cannot even be read."""
+    if not item.get("geometry") or not item.get("bbox"):
+        return item
+    try:
+        shape(item["geometry"])
+    except (IndexError, TypeError, ValueError, AttributeError, ShapelyError):
+        bbox = item["bbox"]
+        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
+        return item | {"geometry": mapping(box(west, south, east, north))}
+    return item
 
 
 def read_items(path: Path) -> list[Item]:
@@ -48,7 +86,9 @@ def read_items(path: Path) -> list[Item]:
 
     try:
         table = parquet.read_table(path)
-        return [_without_nulls(item) for item in geoparquet.stac_table_to_items(table)]
+        if not len(table):
+            return []
+        return [_whole(item) for item in geoparquet.stac_table_to_items(table)]
     except (OSError, ValueError, KeyError) as reason:
         raise CatalogError(f"{path} is no stac-geoparquet file: {reason}") from reason
 
@@ -72,6 +112,13 @@ def thaw(path: Path) -> ItemTable:
     for item in read_items(path):
         by_source.setdefault(item["properties"][SOURCE], []).append(item)
     return ItemTable(by_source={name: tuple(items) for name, items in by_source.items()})
+
+
+def _whole(item: Item) -> Item:
+    """An item without nulls but for the datetime, which STAC wants even where it is null."""
+    found: Item = _without_nulls(item)
+    found["properties"].setdefault("datetime", None)
+    return found
 
 
 def _without_nulls(value: Any) -> Any:

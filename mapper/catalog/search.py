@@ -7,22 +7,24 @@ per AOI: so what a composite is made of does not depend on who asked.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 
+import numpy as np
 import shapely
 from shapely import box
-from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from mapper.area.grid import WGS84, TileKey, project
-from mapper.catalog.bands import Item, find_band
+from mapper.area.grid import WGS84, TileKey, cells_of, cells_under, project
+from mapper.catalog.bands import Item, cloud_cover, find_band
+from mapper.catalog.items import geometry_of
 from mapper.catalog.observation import moment
 from mapper.catalog.sentinel2 import mgrs_tile
 from mapper.catalog.source import Bbox, Catalog, Period, open_catalog
 from mapper.errors import CatalogError, NothingFoundError
 from mapper.recipe import ElevationSource, ImagerySource, Recipe, Sentinel2Source, Source
 
+_CELLS = "mapper:cells"
 _FOOTPRINT_SLACK = 0.01
 """Degrees by which a footprint is widened: published ones are simplified."""
 
@@ -44,10 +46,14 @@ class SourceSearch:
     collection: str
     items: tuple[Item, ...]
     filters: tuple[Filtered, ...]
+    reason: str = ""
+    """Why there was no search."""
 
     @property
     def account(self) -> str:
         """What every filter removed, in a line."""
+        if self.reason:
+            return self.reason
         lines = [f"{f.name} removed {f.removed}" for f in self.filters[1:] if f.removed]
         return f"{self.filters[0].kept} found over the tiles" + "".join(f", {x}" for x in lines)
 
@@ -100,9 +106,12 @@ def search_source(
 
 
 def _nothing(name: str, source: Source, why: str) -> SourceSearch:
-    filters = (Filtered(name=why, kept=0, removed=0),)
     return SourceSearch(
-        source=name, collection=",".join(source.collections), items=(), filters=filters
+        source=name,
+        collection=",".join(source.collections),
+        items=(),
+        filters=(Filtered(name="area", kept=0, removed=0),),
+        reason=why,
     )
 
 
@@ -114,23 +123,46 @@ def _search_collection(
     where: tuple[Sequence[TileKey], Period],
 ) -> SourceSearch:
     tiles, period = where
-    boxes = lonlat_boxes(tiles)
+    limited = isinstance(source, Sentinel2Source)
+    # scenes are counted in fixed squares, so all of those has to be searched
+    boxes = lonlat_boxes(cells_of(tiles) if limited else tiles)
     asked = None if ignores_period(source) else period
-    items = list(catalog.search(collection, boxes, asked))
-    if not items and asked is not None:
-        items = list(catalog.search(collection, boxes, None))
-    filters = [Filtered(name="area", kept=len(items), removed=0)]
-    for label, keep in _tests(source, tiles, period):
+    found = list(catalog.search(collection, boxes, asked))
+    if not found and asked is not None:
+        found = list(catalog.search(collection, boxes, None))
+    items, filters = found, [Filtered(name="area", kept=len(found), removed=0)]
+    ground, tests = FootprintTest(tiles), _tests(source, period)
+    for label, keep in [("the footprint test", ground.touches), *tests]:
         kept = [i for i in items if keep(i)]
         filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
         items = kept
     if isinstance(source, Sentinel2Source):
-        kept = least_cloudy(items, source.scenes_per_tile)
+        usable = [i for i in found if all(keep(i) for _, keep in tests)]
+        marked = _mark_cells(usable, tiles, source.scenes_per_tile)
+        by_tile = ground.by_tile([marked[i["id"]] for i in items if i["id"] in marked])
+        used = {i["id"] for chosen in by_tile.values() for i in chosen}
+        kept = [marked[i["id"]] for i in items if i["id"] in used]
         label = f"the limit of {source.scenes_per_tile} scenes per MGRS tile"
         filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
         items = kept
     ordered = tuple(sorted(items, key=lambda i: (moment(i), i["id"])))
     return SourceSearch(source=name, collection=collection, items=ordered, filters=tuple(filters))
+
+
+def _mark_cells(items: Sequence[Item], tiles: Sequence[TileKey], limit: int) -> dict[str, Item]:
+    """Items that are among the least cloudy of their MGRS tile over some cell, by id.
+
+    Each is marked with the cells for which it was chosen; it is used in their tiles alone.
+    """
+    chosen: dict[str, list[str]] = defaultdict(list)
+    for cell, candidates in FootprintTest(cells_of(tiles)).by_tile(items).items():
+        for item in least_cloudy(candidates, limit):
+            chosen[item["id"]].append(str(cell))
+    return {
+        item["id"]: item | {"properties": item["properties"] | {_CELLS: chosen[item["id"]]}}
+        for item in items
+        if item["id"] in chosen
+    }
 
 
 def ignores_period(source: Source) -> bool:
@@ -140,12 +172,9 @@ def ignores_period(source: Source) -> bool:
     )
 
 
-def _tests(
-    source: Source, tiles: Sequence[TileKey], period: Period
-) -> list[tuple[str, Callable[[Item], bool]]]:
+def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], bool]]]:
     """The filters of a source, each with the words that an error will use for it."""
-    ground = FootprintTest(tiles)
-    tests: list[tuple[str, Callable[[Item], bool]]] = [("the footprint test", ground.touches)]
+    tests: list[tuple[str, Callable[[Item], bool]]] = []
     if not ignores_period(source):
         tests.append((f"the period {period.interval}", lambda i: _within(i, period)))
     if isinstance(source, Sentinel2Source):
@@ -153,7 +182,7 @@ def _tests(
         tests.append(
             (
                 f"cloud cover above {limit:g} %",
-                lambda i: float(i["properties"].get("eo:cloud_cover", 0)) <= limit,
+                lambda i: cloud_cover(i) <= limit,
             )
         )
         if source.mask is not None and source.mask.required:
@@ -174,7 +203,7 @@ def _within(item: Item, period: Period) -> bool:
         when = datetime.fromisoformat(moment(item).replace("Z", "+00:00"))
     except ValueError:
         return False
-    return period.start <= when <= period.end
+    return period.start <= (when if when.tzinfo else when.replace(tzinfo=UTC)) <= period.end
 
 
 def least_cloudy(items: Iterable[Item], limit: int) -> list[Item]:
@@ -184,21 +213,31 @@ def least_cloudy(items: Iterable[Item], limit: int) -> list[Item]:
         by_tile[mgrs_tile(item)].append(item)
     kept = []
     for scenes in by_tile.values():
-        scenes.sort(key=lambda i: (float(i["properties"].get("eo:cloud_cover", 0)), i["id"]))
+        scenes.sort(key=lambda i: (cloud_cover(i), i["id"]))
         kept.extend(scenes[:limit])
     return kept
 
 
 def lonlat_boxes(tiles: Sequence[TileKey]) -> list[Bbox]:
     """Bounding boxes of tiles in EPSG:4326: two where the tiles lie across the antimeridian."""
-    bounds = [_lonlat(key).bounds for key in tiles]
-    west = [b[0] for b in bounds]
+    bounds = [_unwrapped_bounds(key) for key in tiles]
+    if max(b[2] for b in bounds) - min(b[0] for b in bounds) > 180:
+        bounds = [(b[0] + 360, b[1], b[2] + 360, b[3]) if b[2] <= 0 else b for b in bounds]
+    west, east = min(b[0] for b in bounds), max(b[2] for b in bounds)
     south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
-    if max(west) - min(west) > 180 or any(b[2] - b[0] > 180 for b in bounds):
-        left = min(b[0] if b[0] > 0 else 180.0 for b in bounds if b[2] - b[0] < 180)
-        right = max(b[2] if b[2] < 0 else -180.0 for b in bounds if b[2] - b[0] < 180)
-        return [(left, south, 180.0, north), (-180.0, south, right, north)]
-    return [(min(west), south, max(b[2] for b in bounds), north)]
+    if east <= 180:
+        return [(west, south, east, north)]
+    return [(west, south, 180.0, north), (-180.0, south, east - 360, north)]
+
+
+def _unwrapped_bounds(key: TileKey) -> Bbox:
+    """A tile's bounds; east of 180 where it straddles the antimeridian."""
+    west, south, east, north = _lonlat(key).bounds
+    if east - west <= 180:
+        return west, south, east, north
+    lons = shapely.get_coordinates(_lonlat(key))[:, 0]
+    lons = np.where(lons < 0, lons + 360, lons)
+    return float(lons.min()), south, float(lons.max()), north
 
 
 @lru_cache(maxsize=4096)
@@ -225,18 +264,26 @@ class FootprintTest:
         """The items that may hold pixels of each tile, in the given order."""
         footprints = [(item, _footprint(item)) for item in items]
         return {
-            key: tuple(i for i, f in footprints if self._wraps or ground.intersects(f))
+            key: tuple(
+                i
+                for i, f in footprints
+                if (self._wraps or ground.intersects(f)) and _is_for(i, key)
+            )
             for key, ground in self._tiles.items()
         }
 
 
+def _is_for(item: Item, key: TileKey) -> bool:
+    """False where a scene limit left the item out of the tile's cell."""
+    cells = item["properties"].get(_CELLS) if "properties" in item else None
+    return cells is None or any(str(cell) in cells for cell in cells_under(key))
+
+
 def _footprint(item: Item) -> BaseGeometry:
     """The item's ground in EPSG:4326, a little widened."""
-    geometry = item.get("geometry")
-    if geometry:
-        found = shape(geometry)
-        if found.is_valid and not found.is_empty:
-            return found.buffer(_FOOTPRINT_SLACK)
+    found = geometry_of(item)
+    if found is not None:
+        return found.buffer(_FOOTPRINT_SLACK)
     if item.get("bbox"):
         bbox = item["bbox"]
         west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])

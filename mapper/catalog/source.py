@@ -62,6 +62,9 @@ class ApiCatalog:
         self, collection: str, boxes: Sequence[Bbox], period: Period | None
     ) -> Iterator[Item]:
         """Ask the server; other filters are ours, since not every server has them."""
+        return _guarded(self.client.get_self_href() or "", self._ask(collection, boxes, period))
+
+    def _ask(self, collection: str, boxes: Sequence[Bbox], period: Period | None) -> Iterator[Item]:
         seen = set()
         for box in boxes:
             found = self.client.search(
@@ -87,6 +90,9 @@ class StaticCatalog:
     ) -> Iterator[Item]:
         """Every item of the collection that touches a box; time is filtered by the caller."""
         del period
+        return _guarded(self.root.get_self_href() or "", self._walk(collection, boxes))
+
+    def _walk(self, collection: str, boxes: Sequence[Bbox]) -> Iterator[Item]:
         for child in [self.root, *self.root.get_children()]:
             if child.id != collection:
                 continue
@@ -113,6 +119,35 @@ class ItemList:
                 yield item
 
 
+_FAULTS = (
+    requests.RequestException,
+    pystac_client.exceptions.APIError,
+    pystac_client.errors.ClientTypeError,
+    pystac.STACError,
+    pystac.STACTypeError,
+    # JSON and Unicode errors are ValueErrors
+    ValueError,
+    OSError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+"""What a server or file that is not STAC makes its readers raise."""
+
+
+def _unusable(address: str, what: str, reason: BaseException) -> CatalogError:
+    said = redact(str(reason)) or type(reason).__name__
+    return CatalogError(f"catalog {unsigned(address)} cannot be {what}: {said}")
+
+
+def _guarded(address: str, items: Iterator[Item]) -> Iterator[Item]:
+    """The items of a search; whatever breaks on the way is the catalog's fault."""
+    try:
+        yield from items
+    except _FAULTS as reason:
+        raise _unusable(address, "searched", reason) from None
+
+
 def open_catalog(address: str) -> Catalog:
     """Open whatever the address turns out to be.
 
@@ -122,17 +157,8 @@ def open_catalog(address: str) -> Catalog:
         if address.startswith(("http://", "https://")):
             return _open_remote(address)
         return _open_local(Path(address))
-    except (
-        requests.RequestException,
-        pystac_client.exceptions.APIError,
-        pystac.STACError,
-        json.JSONDecodeError,
-        OSError,
-        KeyError,
-    ) as reason:
-        raise CatalogError(
-            f"catalog {unsigned(address)} cannot be opened: {redact(str(reason))}"
-        ) from None
+    except _FAULTS as reason:
+        raise _unusable(address, "opened", reason) from None
 
 
 def _open_remote(address: str) -> Catalog:
@@ -140,12 +166,18 @@ def _open_remote(address: str) -> Catalog:
         raise CatalogError(f"{unsigned(address)}: download a stac-geoparquet file to use it")
     answer = session().get(address, timeout=60)
     answer.raise_for_status()
-    content = answer.json()
+    content = _mapping(answer.json())
     if "conformsTo" in content:
         return ApiCatalog(pystac_client.Client.open(address, stac_io=_api_io()))
     if content.get("type") == "FeatureCollection":
         return ItemList([_with_absolute_hrefs(i, address) for i in content["features"]])
     return StaticCatalog(_static(address))
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise CatalogError(f"it holds a JSON {type(content).__name__}, not a STAC object")
+    return content
 
 
 def _open_local(path: Path) -> Catalog:
@@ -155,7 +187,7 @@ def _open_local(path: Path) -> Catalog:
         from mapper.catalog.items import read_items
 
         return ItemList([_with_absolute_hrefs(i, str(path)) for i in read_items(path)])
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = _mapping(json.loads(path.read_text(encoding="utf-8")))
     if content.get("type") == "FeatureCollection":
         return ItemList([_with_absolute_hrefs(i, str(path)) for i in content["features"]])
     return StaticCatalog(_static(str(path.resolve())))
@@ -191,7 +223,8 @@ def _with_absolute_hrefs(item: Item, base: str) -> Item:
         href = asset.get("href", "")
         if "://" not in href and not Path(href).is_absolute() and base:
             href = pystac.utils.make_absolute_href(href, str(base))
-        assets[key] = asset | {"href": unsigned(href)}
+        kept = {k: v for k, v in asset.items() if k != "alternate"}
+        assets[key] = kept | {"href": unsigned(href)}
     links = [link for link in item.get("links", []) if link.get("rel") == "self"]
     return item | {"assets": assets, "links": [_plain_link(link) for link in links]}
 

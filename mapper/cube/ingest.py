@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mapper.area.grid import TileKey
-from mapper.catalog.bands import Item
+from mapper.catalog.bands import Item, cloud_cover
 from mapper.catalog.observation import Observation, group_observations, moment, orbit_state
 from mapper.cube.composite import PowerMean, median_uint16, status_of
 from mapper.cube.inspect import Inspection
@@ -250,6 +250,8 @@ def _imagery(
             failures.note(reason)
             continue
         required = [p for p in layers[: len(source.bands.required)] if p is not None]
+        if len(required) < len(source.bands.required):
+            continue
         whole = np.logical_and.reduce([p.valid for p in required]) & ~used
         for index, pixels in enumerate(layers):
             if pixels is not None:
@@ -273,4 +275,4 @@ def _in_order(items: tuple[Item, ...], source: ImagerySource) -> list[Item]:
     newest = sorted(by_id, key=moment, reverse=True)
     if source.order == "newest":
         return newest
-    return sorted(newest, key=lambda i: float(i["properties"].get("eo:cloud_cover", 0)))
+    return sorted(newest, key=cloud_cover)

@@ -26,8 +26,10 @@ def slope_aspect(elevation: np.ndarray, resolution: float) -> tuple[np.ndarray, 
     ) / (8 * resolution)
     known = np.isfinite(eastward) & np.isfinite(northward) & np.isfinite(z[1:-1, 1:-1])
     slope = np.degrees(np.arctan(np.hypot(eastward, northward)))
-    aspect = np.degrees(np.arctan2(-eastward, -northward)) % 360
+    aspect = (np.degrees(np.arctan2(-eastward, -northward)) % 360).astype(np.float32)
+    flat = (eastward == 0) & (northward == 0)
+    aspect[flat | (aspect >= 360)] = 0
     return (
         np.where(known, slope, np.nan).astype(np.float32),
-        np.where(known, aspect, np.nan).astype(np.float32),
+        np.where(known, aspect, np.float32(np.nan)),
     )

@@ -100,11 +100,13 @@ def load_card(name: str) -> ModelCard:
         if folder.resolve() not in artifact.parents:
             raise ModelError(f"{folder}: the model file {asset['href']!r} lies outside the folder")
         card = _card(item, properties, artifact, _verified(artifact, asset))
-    except json.JSONDecodeError as reason:
+        _check(card, folder)
+    except (json.JSONDecodeError, UnicodeDecodeError) as reason:
         raise ModelError(f"{folder}/item.json is no JSON: {reason}") from reason
-    except (KeyError, TypeError, IndexError) as reason:
-        raise ModelError(f"{folder}/item.json lacks {reason}; see docs on model cards") from reason
-    _check(card, folder)
+    except (KeyError, IndexError) as reason:
+        raise ModelError(f"{folder}/item.json lacks {reason}; see docs/models.md") from reason
+    except (TypeError, ValueError, AttributeError) as reason:
+        raise ModelError(f"{folder}/item.json is not as it should be: {reason}") from reason
     return card
 
 
@@ -238,6 +240,23 @@ def _check(card: ModelCard, folder: Path) -> None:
             raise ModelError(f"{folder}: band {band!r} is not of the form source:band")
     if card.receptive_field < 1:
         raise ModelError(f"{folder}: receptive field {card.receptive_field}; give 1 or more")
+    if card.activation not in ("softmax", "none"):
+        raise ModelError(f"{folder}: activation {card.activation!r}; use softmax or none")
+    if not card.temperature > 0:
+        raise ModelError(f"{folder}: temperature {card.temperature}; give more than 0")
+    if card.window.get("mode", "core") not in ("core", "blend"):
+        raise ModelError(f"{folder}: window mode {card.window['mode']!r}; use core or blend")
+    for name in ("size", "stride"):
+        if not isinstance(card.window.get(name, 1), int) or card.window.get(name, 1) < 1:
+            raise ModelError(f"{folder}: window {name} {card.window[name]!r}; give pixels")
     for steps in card.scaling:
         for step in steps:
-            _scaled(np.zeros(1, dtype=np.float32), step)
+            _check_scaling(step, folder)
+
+
+def _check_scaling(step: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a scaling that lacks a number or divides by zero."""
+    with np.errstate(all="ignore"):
+        tried = _scaled(np.array([0.0, 1.0], dtype=np.float32), step)
+    if not np.isfinite(tried).all():
+        raise ModelError(f"{folder}: value_scaling {dict(step)} divides by zero")

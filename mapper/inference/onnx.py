@@ -46,7 +46,14 @@ class OnnxRuntime:
             raise ModelError(
                 f"model {card.name!r} has outputs {sorted(outputs)}, its card says {card.output!r}"
             )
+        for tensor in [*inputs.values(), outputs[card.output]]:
+            if len(tensor.shape) != 4 or tensor.type != "tensor(float)":
+                raise ModelError(
+                    f"model {card.name!r}: {tensor.name!r} is {tensor.type} of {tensor.shape}; "
+                    "export float32 of (batch, band, y, x)"
+                )
         shape = inputs[card.image_input].shape
+        self._batch = shape[0] if isinstance(shape[0], int) else None
         if isinstance(shape[1], int) and shape[1] != len(card.bands):
             raise ModelError(
                 f"model {card.name!r} takes {shape[1]} bands, its card lists {len(card.bands)}"
@@ -61,8 +68,19 @@ class OnnxRuntime:
 
     def run(self, image: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """See `Runtime.run`."""
-        card = self._card
-        feed = {card.image_input: image}
-        if card.validity_input:
-            feed[card.validity_input] = valid
-        return np.asarray(self._session.run([card.output], feed)[0])
+        # a graph exported for one batch size takes no other
+        step = self._batch or len(image)
+        parts = []
+        for start in range(0, len(image), step):
+            feed = {self._card.image_input: _filled(image[start : start + step], step)}
+            if self._card.validity_input:
+                feed[self._card.validity_input] = _filled(valid[start : start + step], step)
+            parts.append(self._session.run([self._card.output], feed)[0])
+        return np.concatenate(parts)[: len(image)]
+
+
+def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """A batch of exactly `size` windows, with zeros behind."""
+    if len(batch) == size:
+        return batch
+    return np.pad(batch, [(0, size - len(batch)), (0, 0), (0, 0), (0, 0)])

@@ -83,7 +83,8 @@ def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> Infere
             f"window {size} and stride {stride} leave a halo of {(size - stride) // 2} pixels, "
             f"model {card.name!r} sees {halo} around each; use a larger window or smaller stride"
         )
-    size = size if runtime.fixed_size or wanted.size else _tight(size, stride, halo, mode)
+    if not (runtime.fixed_size or wanted.size or card.global_context):
+        size = _tight(size, stride, halo, mode)
     windows = WindowPlan(size=size, stride=stride, mode=mode)
     return InferencePlan(
         model=card.name,

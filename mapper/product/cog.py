@@ -10,6 +10,8 @@ from xml.sax.saxutils import escape
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 from rio_cogeo.cogeo import cog_validate
 
@@ -53,13 +55,14 @@ def write_cog(path: Path, spec: RasterSpec, read: ReadStrip) -> None:
     try:
         _write_plain(plain, spec, read)
         _copy_as_cog(plain, attempt, spec)
+        _read_back(attempt)
         valid, errors, warnings = cog_validate(attempt, strict=True, quiet=True)
         if not valid:
             raise StoreError(f"{path} is no valid COG: {'; '.join(errors + warnings)}")
         if spec.category_names:
             _write_categories(path, spec.category_names)
         os.replace(attempt, path)
-    except (rasterio.errors.RasterioError, OSError) as reason:
+    except (RasterioError, CPLE_BaseError, SystemError, OSError) as reason:
         raise StoreError(
             f"{path} could not be written ({reason}); free space and run again"
         ) from reason
@@ -124,6 +127,18 @@ def _copy_as_cog(source: Path, target: Path, spec: RasterSpec) -> None:
         STATISTICS="NO" if spec.colormap else "YES",
         NUM_THREADS="1",
     )
+
+
+def _read_back(path: Path) -> None:
+    """Read every block, overviews too: a disk that filled up leaves files that look whole."""
+    with rasterio.open(path) as dataset:
+        levels = [None, *range(len(dataset.overviews(1)))]
+    for level in levels:
+        options = {} if level is None else {"overview_level": level}
+        with rasterio.open(path, **options) as dataset:
+            for row in range(0, dataset.height, _STRIP):
+                rows = min(_STRIP, dataset.height - row)
+                dataset.read(window=RasterWindow(0, row, dataset.width, rows))
 
 
 def _write_categories(path: Path, names: tuple[str, ...]) -> None:

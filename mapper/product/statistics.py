@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import shapely
 from pyproj import Geod
+from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
+from shapely.geometry.polygon import orient
 
 from mapper.classes import ClassTable
 
@@ -99,11 +102,16 @@ class PixelCounter:
         return {int(v): int(self._counts[v]) for v in np.flatnonzero(self._counts)}
 
 
+def _ground_area(polygon: Polygon) -> float:
+    """Square metres on the ellipsoid; holes count as holes whichever way their rings turn."""
+    return abs(float(_ELLIPSOID.geometry_area_perimeter(orient(polygon))[0]))
+
+
 def pixel_area_km2(lonlat: BaseGeometry, projected: BaseGeometry, resolution: float) -> float:
     """Ground under one pixel: the grid's square, corrected for the scale of the projection.
 
     UTM stretches lengths by 0.9996 to 1.001, areas by twice as much, so a square of 10 m on the
     map is not 100 m² of ground. The factor is the AOI's ellipsoidal over its planar area.
     """
-    ground = abs(_ELLIPSOID.geometry_area_perimeter(lonlat)[0])
+    ground = sum(map(_ground_area, shapely.get_parts(lonlat)))
     return float(resolution**2 * (ground / projected.area) / 1e6)

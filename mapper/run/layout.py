@@ -13,11 +13,12 @@ import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mapper.area.grid import Grid
+from mapper.area.grid import Grid, plain_number
 from mapper.errors import StoreError, UsageError
 
 
@@ -124,7 +125,7 @@ def keep_grid(root: Path, slug: str, grid: Grid) -> None:
 
 
 def _grid_file(root: Path, slug: str, resolution: float) -> Path:
-    return root / "cities" / slug / f"grid-{resolution:g}m.json"
+    return root / "cities" / slug / f"grid-{plain_number(resolution)}m.json"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -140,7 +141,8 @@ def write_text(path: Path, text: str) -> None:
         attempt.write_text(text, encoding="utf-8")
         os.replace(attempt, path)
     except OSError as reason:
-        attempt.unlink(missing_ok=True)
+        with suppress(OSError):
+            attempt.unlink(missing_ok=True)
         raise StoreError(
             f"{path} could not be written ({reason}); free space and run again"
         ) from reason

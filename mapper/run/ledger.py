@@ -4,13 +4,15 @@ Append-only segments of JSON lines, each line with its own checksum, written by 
 alone. A damaged tail is dropped and its steps are done again.
 """
 
+import errno
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mapper.errors import StoreError
 
@@ -50,7 +52,7 @@ class Ledger:
         self._folder = folder
         self._entries: dict[tuple[str, str], Entry] = {}
         self._latest: dict[str, Entry] = {}
-        self._file: IO[bytes] | None = None
+        self._file: FileIO | None = None
         self.dropped = 0
         """Damaged lines that were dropped on reading."""
         for path in sorted(folder.glob("*.jsonl")):
@@ -95,8 +97,8 @@ class Ledger:
         try:
             if self._file is None:
                 self._file = self._new_segment()
-            self._file.write(line)
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, "no space left for a whole entry")
             os.fsync(self._file.fileno())
         except OSError as reason:
             raise StoreError(
@@ -105,11 +107,12 @@ class Ledger:
             ) from reason
         self._remember(entry)
 
-    def _new_segment(self) -> IO[bytes]:
+    def _new_segment(self) -> FileIO:
         """A new file for each run, so that a damaged tail is never written after."""
         self._folder.mkdir(parents=True, exist_ok=True)
         last = max((int(p.stem) for p in self._folder.glob("*.jsonl")), default=0)
-        return open(self._folder / f"{last + 1:06d}.jsonl", "xb")
+        # unbuffered: a line that did not fit is not tried again on closing
+        return open(self._folder / f"{last + 1:06d}.jsonl", "xb", buffering=0)
 
     def close(self) -> None:
         """Close the segment."""
@@ -135,5 +138,5 @@ def _parse(line: bytes) -> Entry | None:
         fields = json.loads(body)
         outputs = tuple(Output(**o) for o in fields.pop("outputs"))
         return Entry(outputs=outputs, **fields)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -28,7 +28,7 @@ from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
 from mapper.run.layout import Version, write_json, write_text
 from mapper.run.ledger import Output
 from mapper.run.steps import Outcome
-from mapper.store.shards import read_box
+from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import write_view
 
@@ -53,8 +53,7 @@ class ArraySet:
         """The file that holds each tile's shard."""
         return {
             template: {
-                key: path.joinpath("c", *["0"] * len(template.dimensions))
-                for key, path in tiles.items()
+                key: shard_file(path, len(template.dimensions)) for key, path in tiles.items()
             }
             for template, tiles in self.arrays.items()
         }

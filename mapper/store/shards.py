@@ -95,11 +95,12 @@ def _write_array(path: Path, template: ArrayTemplate, values: np.ndarray, tile: 
     with zarr.config.set({"array.write_empty_chunks": True, "threading.max_workers": 1}):
         array = zarr.create_array(store=path, shape=expected, **array_options(template, tile))  # type: ignore[arg-type]
         array[...] = values
-    with open(_shard_file(path, len(expected)), "rb") as file:
+    with open(shard_file(path, len(expected)), "rb") as file:
         os.fsync(file.fileno())
 
 
-def _shard_file(array: Path, dimensions: int) -> Path:
+def shard_file(array: Path, dimensions: int) -> Path:
+    """The bytes of an array of one shard."""
     return array.joinpath("c", *["0"] * dimensions)
 
 
@@ -140,6 +141,8 @@ def read_box(
             continue
         target, source = common.slices_in(pixels), common.slices_in(key.box)
         try:
+            # zarr reads a missing shard as fill; here it is a loss
+            os.stat(shard_file(path, len(template.dimensions)))
             part = zarr.open_array(store=path, mode="r")[(..., *source)]
         except (OSError, ValueError, KeyError, RuntimeError) as reason:
             raise StoreError(

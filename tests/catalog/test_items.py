@@ -5,6 +5,7 @@ import re
 from datetime import datetime
 
 import pytest
+from shapely.geometry import shape
 
 from mapper.catalog.items import SOURCE, freeze, read_items, thaw, write_items
 from mapper.catalog.source import open_catalog
@@ -49,6 +50,10 @@ def test_recorded_items_come_back_whole(recorded, tmp_path, collection):
     for item, original in zip(found, items, strict=True):
         assert item["properties"].pop(SOURCE) == "one"
         original["properties"].pop("collection", None)  # the format has one field of that name
+        if original["geometry"].get("coordinates", [[]])[0] == []:
+            # an archive served a footprint that nothing can read: the bbox stands for it
+            assert shape(item["geometry"]).bounds == tuple(original["bbox"])
+            original["geometry"] = item["geometry"]
         assert plain(item) == plain(original)
 
 

@@ -236,7 +236,8 @@ def test_committed_entries_survive_the_sudden_death_of_the_writer(folder, tmp_pa
     committed += [int(n) for n in rest.split("\n")[:-1]]
     ledger = Ledger(folder)
     assert all(ledger.find("k", str(n), tmp_path) for n in committed)
-    assert len(committed) <= len(ledger) <= len(committed) + 1
+    assert len(ledger) >= len(committed) >= 50
+    assert ledger.dropped <= 1
 
 
 def test_a_full_disk_is_a_store_error_and_keeps_what_was_committed(folder, tmp_path):
