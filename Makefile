@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs lock models clean
+.PHONY: demo test test-slow check docs bench lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
@@ -36,6 +36,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -W ignore benchmarks/warp.py
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

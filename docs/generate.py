@@ -53,7 +53,9 @@ def command_reference() -> str:
         for parameter in command.params:
             names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
             default = parameter.default
-            shown = "" if default in (None, False, (), []) or parameter.required else f" ({default})"
+            shown = (
+                "" if default in (None, False, (), []) or parameter.required else f" ({default})"
+            )
             needed = " **required**" if parameter.required else ""
             parts[-1] += f"\n| {names} | {getattr(parameter, 'help', '') or ''}{shown}{needed} |"
     return "\n\n".join(parts)

@@ -42,6 +42,12 @@ class AreaOfInterest:
         """Hash of the geometry alone: two AOIs with the same digest cover the same ground."""
         return hashlib.sha256(shapely.to_wkb(shapely.normalize(self.geometry))).hexdigest()
 
+    @property
+    def bbox(self) -> tuple[float, float, float, float]:
+        """West, south, east, north; west is larger than east across the antimeridian."""
+        west, south, east, north = _unwrapped(self.geometry).bounds
+        return west, south, east - 360 if east > 180 else east, north
+
     def to_geojson(self) -> dict[str, Any]:
         """The geometry as a GeoJSON object."""
         return dict(mapping(self.geometry))

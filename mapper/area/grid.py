@@ -248,8 +248,12 @@ def utm_epsg(lon: float, lat: float) -> int:
         raise AreaError(
             f"latitude {lat:.3f} lies outside UTM (-80 to 84); polar areas are not mapped"
         )
-    zone = int(((lon + 180.0) % 360.0) // 6.0) + 1
-    return (32700 if lat < 0 else 32600) + zone
+    return (32700 if lat < 0 else 32600) + utm_zone(lon)
+
+
+def utm_zone(lon: float) -> int:
+    """UTM zone, 1 to 60, of a longitude."""
+    return int(((lon + 180.0) % 360.0) // 6.0) + 1
 
 
 def project(geometry: BaseGeometry, source: str, target: str) -> BaseGeometry:

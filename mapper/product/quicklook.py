@@ -1,6 +1,7 @@
 """A picture of a map with its legend, for people who want to see before they download."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,8 @@ class Caption:
     subtitle: str
     resolution: float
     """Metres per pixel of the map."""
+    shares: Mapping[int, float]
+    """Share of the mapped area per class value, 0 to 1."""
 
 
 def shrink_factor(shape: tuple[int, int]) -> int:
@@ -39,7 +42,7 @@ def write_quicklook(path: Path, thinned: np.ndarray, classes: ClassTable, captio
         path: of the PNG.
         thinned: `(y, x)` uint8 classes, each n-th row and column, n by `shrink_factor`.
         classes: colours and names; nodata is grey.
-        caption: title, subtitle and the resolution of the thinned map.
+        caption: title, subtitle, shares, and the resolution of the thinned map.
     """
     colors = np.full((256, 3), _NODATA, dtype=np.uint8)
     for entry in classes.classes:
@@ -57,7 +60,7 @@ def write_quicklook(path: Path, thinned: np.ndarray, classes: ClassTable, captio
     draw.text((_MARGIN, 8), caption.title, fill=_INK, font=_font(20))
     draw.text((_MARGIN, 34), caption.subtitle, fill=_INK, font=_font(13))
     corner = (picture.width + 2 * _MARGIN, header)
-    bottom = _draw_legend(draw, corner, thinned, classes)
+    bottom = _draw_legend(draw, corner, classes, caption.shares)
     _draw_scale(draw, (corner[0], bottom + 16), caption.resolution / zoom)
     sheet.save(path, format="PNG", optimize=True)
 
@@ -67,21 +70,19 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _draw_legend(
-    draw: ImageDraw.ImageDraw, corner: tuple[int, int], thinned: np.ndarray, classes: ClassTable
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    classes: ClassTable,
+    shares: Mapping[int, float],
 ) -> int:
     """Colour, name and share of each class; returns the row below."""
-    counts = np.bincount(thinned.ravel(), minlength=256)
-    mapped = counts.sum() - counts[classes.nodata]
     left, top = corner
-    entries = [(c.rgb, c.title, counts[c.value]) for c in classes.classes]
-    for color, title, count in entries:
-        share = f"  {100 * count / mapped:.1f} %" if mapped else ""
+    entries = [(c.rgb, f"{c.title}  {100 * shares.get(c.value, 0):.1f} %") for c in classes.classes]
+    for color, text in [*entries, (_NODATA, "No data")]:
         draw.rectangle((left, top, left + 18, top + 18), fill=color, outline=_INK)
-        draw.text((left + 28, top + 1), f"{title}{share}", fill=_INK, font=_font(14))
+        draw.text((left + 28, top + 1), text, fill=_INK, font=_font(14))
         top += 26
-    draw.rectangle((left, top, left + 18, top + 18), fill=_NODATA, outline=_INK)
-    draw.text((left + 28, top + 1), "No data", fill=_INK, font=_font(14))
-    return top + 26
+    return top
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, corner: tuple[int, int], resolution: float) -> None:

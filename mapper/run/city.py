@@ -380,7 +380,7 @@ class CityJob:
             city=plan.area.name,
             country=plan.area.country,
             geometry=plan.area.to_geojson(),
-            bbox=plan.area.geometry.bounds,
+            bbox=plan.area.bbox,
             interval=request.period.interval,
             version=plan.version.number,
             grid=plan.grid,

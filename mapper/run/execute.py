@@ -11,9 +11,9 @@ from mapper.catalog.access import redact
 from mapper.errors import MapperError, StoreError
 from mapper.events import Event, Listener
 from mapper.run.city import CityJob, Step
-from mapper.run.layout import write_json
 from mapper.run.ledger import Ledger
 from mapper.run.steps import Outcome, Task
+from mapper.store.files import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -10,16 +10,14 @@ OUT/collection.json  index.geojson  report.json
 """
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mapper.area.grid import Grid, plain_number
-from mapper.errors import StoreError, UsageError
+from mapper.errors import UsageError
+from mapper.store.files import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,23 +124,3 @@ def keep_grid(root: Path, slug: str, grid: Grid) -> None:
 
 def _grid_file(root: Path, slug: str, resolution: float) -> Path:
     return root / "cities" / slug / f"grid-{plain_number(resolution)}m.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file atomically. Raises: StoreError where the disk refuses."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises: StoreError where the disk refuses."""
-    attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attempt.write_text(text, encoding="utf-8")
-        os.replace(attempt, path)
-    except OSError as reason:
-        with suppress(OSError):
-            attempt.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path} could not be written ({reason}); free space and run again"
-        ) from reason

@@ -4,12 +4,16 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from mapper.errors import LockedError, StoreError
+
+_TRIES = 5
 
 
 @contextmanager
@@ -24,13 +28,11 @@ def hold_folder(root: Path) -> Iterator[None]:
     except OSError as reason:
         raise StoreError(f"{root} cannot be written ({reason.strerror}); choose --out") from reason
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             file.seek(0)
             raise LockedError(
                 f"{root} is in use by {_holder(file.read())}; wait for it or choose --out"
-            ) from None
+            )
         file.seek(0)
         file.truncate()
         json.dump(
@@ -43,6 +45,18 @@ def hold_folder(root: Path) -> Iterator[None]:
         )
         file.flush()
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Take the lock; a glance by `mapper status` may hold it for a moment."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 def folder_is_held(root: Path) -> str | None:

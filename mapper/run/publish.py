@@ -25,9 +25,10 @@ from mapper.product.cog import RasterSpec, write_cog
 from mapper.product.item import ProductFacts, file_facts, product_item
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
-from mapper.run.layout import Version, write_json, write_text
+from mapper.run.layout import Version
 from mapper.run.ledger import Output
 from mapper.run.steps import Outcome
+from mapper.store.files import write_json, write_text
 from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import write_view
@@ -111,7 +112,7 @@ class PublishTask:
         )
         write_json(folder / "statistics.json", {"city": self.facts.city, **areas.to_json()})
         write_text(folder / "statistics.csv", areas.to_csv())
-        self._write_quicklook(folder)
+        self._write_quicklook(folder, areas)
         write_json(folder / "item.json", product_item(self.facts, folder, counts))
         return areas
 
@@ -188,7 +189,7 @@ class PublishTask:
             ),
         }
 
-    def _write_quicklook(self, folder: Path) -> None:
+    def _write_quicklook(self, folder: Path, areas: ClassAreas) -> None:
         shrink = shrink_factor(self.facts.pixels.shape)
         with rasterio.open(folder / "classes.tif") as dataset:
             shape = tuple(-(-side // shrink) for side in dataset.shape)
@@ -197,6 +198,7 @@ class PublishTask:
             title=f"{self.facts.city}, {self.facts.interval[:4]}",
             subtitle=f"{self.facts.recipe['title']} ({self.facts.model['name']})",
             resolution=self.facts.grid.resolution * shrink,
+            shares={row["value"]: row["share"] or 0.0 for row in areas.rows()},
         )
         write_quicklook(folder / "quicklook.png", thinned, self.facts.classes, caption)
 

@@ -23,11 +23,12 @@ from mapper.recipe import Recipe, load_recipe
 from mapper.run.city import CityJob
 from mapper.run.cluster import open_cluster
 from mapper.run.execute import Execution
-from mapper.run.layout import all_versions, write_json
+from mapper.run.layout import all_versions
 from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
 from mapper.run.plan import CityPlan, RunRequest, check_bands, plan_city
 from mapper.run.publish import read_item
+from mapper.store.files import write_json
 
 DEFAULT_RECIPE = "spectral-10m"
 _REPORTED = ("numpy", "rasterio", "zarr", "onnxruntime-gpu", "onnxruntime", "pyproj", "distributed")

@@ -21,6 +21,7 @@ from mapper.simulate.highres import write_highres
 from mapper.simulate.sentinel1 import write_sentinel1
 from mapper.simulate.sentinel2 import write_sentinel2
 from mapper.simulate.spectra import CLASS_OF_MATERIAL, TRUTH_CLASSES
+from mapper.store.files import write_json
 
 _log = logging.getLogger(__name__)
 
@@ -139,11 +140,3 @@ def write_geoparquet(catalog: Path, path: Path, base: str | None = None) -> Path
     rustac.write_sync(str(temporary), read_items(catalog, base))
     os.replace(temporary, path)
     return path
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)

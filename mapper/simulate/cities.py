@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from pyproj import Transformer
 
+from mapper.area.grid import utm_epsg, utm_zone
 from mapper.errors import UsageError
-from mapper.simulate.extent import Extent, utm_epsg, utm_zone
+from mapper.simulate.extent import Extent
 from mapper.simulate.spectra import BANDS
 
 ORBITS = ("ascending", "descending")

@@ -13,16 +13,6 @@ Bounds = tuple[float, float, float, float]
 """Left, bottom, right, top; always used beside an EPSG code."""
 
 
-def utm_zone(lon: float) -> int:
-    """UTM zone 1 to 60 of a longitude (without the exceptions of Norway and Svalbard)."""
-    return math.floor((lon + 180.0) / 6.0) % 60 + 1
-
-
-def utm_epsg(lon: float, lat: float) -> int:
-    """EPSG code of the WGS 84 UTM zone."""
-    return (32600 if lat >= 0 else 32700) + utm_zone(lon)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
     """A window of a UTM zone's global lattice."""

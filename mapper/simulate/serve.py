@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mapper.errors import CatalogError, UsageError
-from mapper.simulate.archive import read_items, write_json
+from mapper.simulate.archive import read_items
+from mapper.store.files import write_json
 
 _WAIT = 20.0
 """Seconds a server may take to answer for the first time."""

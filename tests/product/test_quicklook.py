@@ -17,7 +17,7 @@ def draw(tmp_path):
     """Draws a map; gives the sheet as `(y, x, 3)`."""
 
     def draw_map(values, resolution=10, name="quicklook.png"):
-        caption = Caption(title="Bozen – 北京", subtitle="words", resolution=resolution)
+        caption = Caption(title="Bozen – 北京", subtitle="words", resolution=resolution, shares={})
         write_quicklook(tmp_path / name, values.astype(np.uint8), CLASSES, caption)
         with Image.open(tmp_path / name) as picture:
             return np.asarray(picture.convert("RGB"))

@@ -13,9 +13,8 @@ from mapper.run.layout import (
     fixed_grid,
     keep_grid,
     latest_version,
-    write_json,
-    write_text,
 )
+from mapper.store.files import write_json, write_text
 
 GRID = Grid(epsg=32632, resolution=10, tile=2048)
 
