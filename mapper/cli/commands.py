@@ -99,7 +99,7 @@ def plan(
 ) -> None:
     """Say what `run` would read, compute and write; reads no pixel."""
     from mapper.run.plan import estimate_city
-    from mapper.run.run import RunReport, make_request, plan_run
+    from mapper.run.run import CityResult, RunReport, make_request, plan_run
 
     options = _options(locals())
     plans, lost = plan_run(make_request(options))
@@ -115,7 +115,8 @@ def plan(
         print_table([_plan_row(p, e) for p, e in estimates], header)
         for row in lost:
             typer.echo(f"{row.name}: {row.reason}", err=True)
-    RunReport(results=tuple(lost), seconds=0, out=options.out).check()
+    planned = [CityResult(slug=p.area.slug, name=p.area.name, state="planned") for p in plans]
+    RunReport(results=(*planned, *lost), seconds=0, out=options.out).check()
 
 
 def _plan_row(plan: Any, estimate: Any) -> list[str]:

@@ -58,7 +58,7 @@ class CityResult:
     slug: str
     name: str
     state: str
-    """`published`, `finished` before, `unchanged`, `nothing found` or `failed`."""
+    """`published`, `finished` before, `unchanged`, `planned`, `nothing found` or `failed`."""
     reason: str = ""
     product: str = ""
     """Folder of the product, relative to the run's."""
@@ -66,8 +66,8 @@ class CityResult:
 
     @property
     def good(self) -> bool:
-        """True where the city has a current map."""
-        return self.state in {"published", "finished", "unchanged"}
+        """True where nothing went wrong."""
+        return self.state not in {"nothing found", "failed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,9 +87,9 @@ class RunReport:
         bad = [r for r in self.results if not r.good]
         if not bad:
             return
-        told = "; ".join(f"{r.name}: {r.reason}" for r in bad)
+        told = bad[0].reason if len(bad) == 1 else ", ".join(r.name for r in bad)
         if all(r.state == "nothing found" for r in self.results):
-            raise NothingFoundError(told)
+            raise NothingFoundError(f"nothing found for any city: {told}")
         if len(bad) < len(self.results):
             raise PartlyDoneError(f"{len(bad)} of {len(self.results)} cities not mapped: {told}")
         raise MapperError(f"no city was mapped: {told}")
