@@ -80,7 +80,7 @@ class ClassTable:
         }
 
     def to_stac(self) -> list[dict[str, Any]]:
-        """`classification:classes` (STAC classification 2.0), nodata included."""
+        """`classification:classes` (STAC classification 1.1 and 2.0), nodata included."""
         classes: list[dict[str, Any]] = [
             {"value": c.value, "name": c.name, "title": c.title, "color_hint": c.color}
             for c in self.classes

@@ -18,7 +18,7 @@ class Event:
     stage: str = ""
     """`inspect`, `ingest`, `predict` or `publish`."""
     state: str = ""
-    """`started`, `done`, `skipped` or `failed`."""
+    """`planned`, `done` or `failed`."""
     done: int = 0
     """Steps of this city and stage that are done."""
     total: int = 0
@@ -27,7 +27,7 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Without the fields that say nothing."""
-        return {k: v for k, v in asdict(self).items() if v not in ("", {}) or k == "message"}
+        return {k: v for k, v in asdict(self).items() if v not in ("", {}, 0) or k == "message"}
 
 
 Listener = Callable[[Event], None]

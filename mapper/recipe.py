@@ -202,6 +202,8 @@ def load_recipe(name: str) -> Recipe:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Recipe.model_validate(content)
+    except OSError as reason:
+        raise RecipeError(f"{path} cannot be read: {reason.strerror}") from reason
     except (yaml.YAMLError, UnicodeDecodeError) as reason:
         raise RecipeError(f"{path} is no YAML: {reason}") from reason
     except ValidationError as reason:

@@ -29,7 +29,8 @@ GDAL_OPTIONS: dict[str, Any] = {
     "VSI_CACHE": "TRUE",
     "AWS_NO_SIGN_REQUEST": "YES",
 }
-_SECRET = re.compile(r"([?&][^=&\s'\"]+)=[^&\s'\"]+")
+_SECRET = re.compile(r"\?[^\s'\"]+")
+_USER = re.compile(r"://[^/\s'\"@]+@")
 
 
 def retries() -> Retry:
@@ -63,7 +64,13 @@ def unsigned(href: str) -> str:
 
 def redact(text: str) -> str:
     """A message in which every query value of an address is hidden."""
-    return _SECRET.sub(r"\1=***", text)
+    return _USER.sub("://***@", _SECRET.sub(_hidden, text))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """A query whose names may be seen, but no value and no nameless token."""
+    names = [part.partition("=") for part in found.group(0)[1:].split("&")]
+    return "?" + "&".join(f"{n}=***" if sep else "***" for n, sep, _ in names)
 
 
 def signed(href: str) -> str:
@@ -101,7 +108,7 @@ def _etag(href: str) -> str:
     except requests.RequestException as reason:
         raise ReadError(
             f"asset {unsigned(href)} cannot be reached: {redact(str(reason))}"
-        ) from reason
+        ) from None
     if answer.status_code in {403, 405, 501}:
         return ""
     if answer.status_code >= 400:

@@ -4,6 +4,7 @@ The names are those of Earth Search (`red`, `nir`, `swir16`, `scl`), `vv` and `v
 `elevation`; Planetary Computer's `B04` or `SCL` and multi-band assets are found behind them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,3 +107,33 @@ def _number(band: dict[str, Any], *names: str) -> float | None:
 def cloud_cover(item: Item) -> float:
     """Per cent of the scene; 0 where the item does not know."""
     return float(item["properties"].get("eo:cloud_cover") or 0)
+
+
+def check_item(item: Item) -> Item:
+    """The item with finite numbers only. Raises: CatalogError where it is no STAC item."""
+    identity = item.get("id")
+    if not isinstance(identity, str) or not identity:
+        raise CatalogError(f"the catalog holds an item whose id is {identity!r}; mend it")
+    for name in ("properties", "assets"):
+        if not isinstance(item.get(name), dict):
+            raise CatalogError(f"item {identity} has no {name}; mend the catalog")
+    cover = item["properties"].get("eo:cloud_cover")
+    if cover is not None and not isinstance(cover, int | float):
+        raise CatalogError(f"item {identity} has a cloud cover of {cover!r}; give per cent")
+    bbox = item.get("bbox")
+    if bbox is not None and len(bbox) not in (4, 6):
+        raise CatalogError(f"item {identity} has a bbox of {len(bbox)} numbers; give 4 or 6")
+    code = str(item["properties"].get("proj:code") or "")
+    if code.upper().startswith("EPSG:") and not code[5:].isdecimal():
+        raise CatalogError(f"item {identity} has the CRS {code!r}; write EPSG:32633")
+    finite: Item = _finite(item)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    """The value without NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

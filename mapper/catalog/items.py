@@ -31,11 +31,19 @@ class ItemTable:
 
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write items as stac-geoparquet, atomically. Raises: StoreError where the disk refuses."""
+    from pyarrow.lib import ArrowException
+
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(attempt, [_with_sound_geometry(item) for item in items])
         os.replace(attempt, path)
+    except (ArrowException, ValueError, TypeError, AttributeError) as reason:
+        raise CatalogError(
+            f"the items found do not fit into one table ({reason}): items of one catalog have "
+            "to agree in the types of their properties"
+        ) from reason
     except OSError as reason:
         raise StoreError(
             f"{path} could not be written ({reason}); free space and run again"

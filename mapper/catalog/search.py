@@ -16,7 +16,7 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import WGS84, TileKey, cells_of, cells_under, project
-from mapper.catalog.bands import Item, cloud_cover, find_band
+from mapper.catalog.bands import Item, check_item, cloud_cover, find_band
 from mapper.catalog.items import geometry_of
 from mapper.catalog.observation import moment
 from mapper.catalog.sentinel2 import mgrs_tile
@@ -127,9 +127,9 @@ def _search_collection(
     # scenes are counted in fixed squares, so all of those has to be searched
     boxes = lonlat_boxes(cells_of(tiles) if limited else tiles)
     asked = None if ignores_period(source) else period
-    found = list(catalog.search(collection, boxes, asked))
+    found = _sound(catalog.search(collection, boxes, asked))
     if not found and asked is not None:
-        found = list(catalog.search(collection, boxes, None))
+        found = _sound(catalog.search(collection, boxes, None))
     items, filters = found, [Filtered(name="area", kept=len(found), removed=0)]
     ground, tests = FootprintTest(tiles), _tests(source, period)
     for label, keep in [("the footprint test", ground.touches), *tests]:
@@ -147,6 +147,11 @@ def _search_collection(
         items = kept
     ordered = tuple(sorted(items, key=lambda i: (moment(i), i["id"])))
     return SourceSearch(source=name, collection=collection, items=ordered, filters=tuple(filters))
+
+
+def _sound(items: Iterable[Item]) -> list[Item]:
+    """Items that say what an item must, each id once."""
+    return list({item["id"]: item for item in map(check_item, items)}.values())
 
 
 def _mark_cells(items: Sequence[Item], tiles: Sequence[TileKey], limit: int) -> dict[str, Item]:

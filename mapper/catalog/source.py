@@ -93,7 +93,7 @@ class StaticCatalog:
         return _guarded(self.root.get_self_href() or "", self._walk(collection, boxes))
 
     def _walk(self, collection: str, boxes: Sequence[Bbox]) -> Iterator[Item]:
-        for child in [self.root, *self.root.get_children()]:
+        for child, _, _ in self.root.walk():
             if child.id != collection:
                 continue
             for item in child.get_items(recursive=True):

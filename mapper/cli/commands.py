@@ -76,7 +76,7 @@ def run(
     from mapper.run.run import run as run_cities
 
     options = _options(locals())
-    with show_events(json, quiet=False) as listener:
+    with show_events(json) as listener:
         report = run_cities(options, listener)
     _print_report(report, json)
     report.check()
@@ -229,7 +229,7 @@ def demo(out: Out = Path("demo"), workers: Workers = None, json: Json = False) -
     """Map three small simulated cities and hold the maps against the truth."""
     from mapper.cli.demo import run_demo
 
-    with show_events(json, quiet=False) as listener:
+    with show_events(json) as listener:
         report, scores = run_demo(out, workers, listener)
     _print_report(report, json)
     if json:

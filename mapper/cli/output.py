@@ -82,20 +82,22 @@ class Bars:
             return
         where = f"{event.city}: " if event.city else ""
         style = "red" if event.state == "failed" else None
-        self._progress.console.print(f"{where}{event.message}", style=style, highlight=False)
+        self._progress.console.print(
+            f"{where}{event.message}", style=style, highlight=False, markup=False
+        )
 
 
 @contextmanager
-def show_events(as_json: bool, quiet: bool) -> Iterator[Listener]:
+def show_events(as_json: bool) -> Iterator[Listener]:
     """The listener that fits where the output goes."""
     console = Console(stderr=True)
     if as_json:
         yield JsonLines()
-    elif console.is_terminal and not quiet:
+    elif console.is_terminal and logging.getLogger().level < logging.ERROR:
         with Bars(console) as bars:
             yield bars
     else:
-        yield PlainLines(quiet)
+        yield PlainLines(logging.getLogger().level >= logging.ERROR)
 
 
 def install_logging(verbosity: int) -> None:

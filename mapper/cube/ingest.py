@@ -18,6 +18,7 @@ from mapper.errors import ReadError
 from mapper.recipe import (
     ElevationSource,
     ImagerySource,
+    Resampling,
     Sentinel1Source,
     Sentinel2Source,
     Source,
@@ -90,45 +91,91 @@ def _sentinel2(
     using: tuple[tuple[Item, ...], ReadFailures],
 ) -> _Made:
     items, failures = using
-    how = (scenes.inspections, source.resampling)
-    looks, scl, first = [], [], []
-    for look in group_observations(items, target.grid.epsg):
+    reader = _Looks(source, target, (scenes.inspections, source.resampling))
+    looks = []
+    for observation in group_observations(items, target.grid.epsg):
         try:
-            values = read_reflectance(look, source.bands.required[0], target, how)
-            classes = read_mosaic(look.items, "scl", target, "nearest") if source.mask else None
+            look = reader.read(observation)
         except ReadError as reason:
             failures.note(reason)
             continue
-        if values is None or not values.valid.any():
-            continue
-        looks.append(look)
-        first.append(values)
-        # a scene without SCL is used unmasked, which the search allowed: class 4 is clear
-        scl.append(
-            np.full(target.shape, 4, np.uint8)
-            if classes is None
-            else np.where(classes.valid, classes.values, 0).astype(np.uint8)
-        )
+        if look is not None:
+            looks.append(look)
     data = np.zeros((len(source.bands.all), *target.shape), dtype=np.uint16)
     if not looks:
         nothing = np.zeros(target.shape, dtype=bool)
-        count = np.zeros(target.shape, dtype=np.uint16)
         status = status_of(nothing, nothing, failures.any)
-        return _Made(arrays=(data, count, status), observations=0, missing=())
-    observed = np.stack([p.valid for p in first])
-    clear, kept = _clear(observed, np.stack(scl), source)
+        return _Made(arrays=(data, nothing.astype(np.uint16), status), observations=0)
+    observed = np.stack([look.valid for look in looks])
+    clear, kept = _clear(observed, np.stack([look.scl for look in looks]), source)
     missing = []
     for index, band in enumerate(source.bands.all):
-        known = first if index == 0 else None
-        stack = _band_stack(looks, band, target, (how, failures, known))
-        if stack is None:
+        stack, valid = reader.stack(looks, band, failures)
+        if not valid.any():
             missing.append(band)
-            continue
-        data[index] = median_uint16(stack[0], stack[1] & clear)
+        data[index] = median_uint16(stack, valid & clear)
     status = status_of(_any(observed), _any(clear), failures.any)
     status[kept & (status == 0)] = 5
     count = clear.sum(axis=0).astype(np.uint16)
     return _Made(arrays=(data, count, status), observations=len(looks), missing=tuple(missing))
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """One observation over a tile."""
+
+    observation: Observation
+    required: dict[str, np.ndarray]
+    """`(y, x)` uint16 reflectance of each required band."""
+    valid: np.ndarray
+    """`(y, x)` bool: every required band is data."""
+    scl: np.ndarray
+    """`(y, x)` uint8; 4 (vegetation, clear) all over where a scene without SCL is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """Reads observations of one source over one tile."""
+
+    source: Sentinel2Source
+    target: Target
+    how: tuple[Mapping[str, Inspection], Resampling]
+
+    def read(self, observation: Observation) -> _Look | None:
+        """An observation with data in every required band; None where it has none here."""
+        required, valid = {}, np.ones(self.target.shape, dtype=bool)
+        for band in self.source.bands.required:
+            pixels = read_reflectance(observation, band, self.target, self.how)
+            if pixels is None or not pixels.valid.any():
+                return None
+            required[band] = pixels.values
+            valid &= pixels.valid
+        classes = None
+        if self.source.mask is not None:
+            classes = read_mosaic(observation.items, "scl", self.target, "nearest")
+        scl = np.full(self.target.shape, 4, dtype=np.uint8)
+        if classes is not None:
+            scl = np.where(classes.valid, classes.values, 0).astype(np.uint8)
+        return _Look(observation, required, valid, scl)
+
+    def stack(
+        self, looks: list[_Look], band: str, failures: ReadFailures
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`(time, y, x)` values and validity of one band."""
+        if band in self.source.bands.required:
+            values = [look.required[band] for look in looks]
+            return np.stack(values), np.stack([look.valid for look in looks])
+        stack = np.zeros((len(looks), *self.target.shape), dtype=np.uint16)
+        valid = np.zeros(stack.shape, dtype=bool)
+        for index, look in enumerate(looks):
+            try:
+                pixels = read_reflectance(look.observation, band, self.target, self.how)
+            except ReadError as reason:
+                failures.note(reason)
+                continue
+            if pixels is not None:
+                stack[index], valid[index] = pixels.values, pixels.valid
+        return stack, valid
 
 
 def _any(over_time: np.ndarray) -> np.ndarray:
@@ -145,28 +192,6 @@ def _clear(
     clear = observed & clear_of_scl(scl, source.mask)
     saved = rescued(observed, clear, scl, source.mask)
     return clear | saved, _any(saved)
-
-
-def _band_stack(
-    looks: list[Observation],
-    band: str,
-    target: Target,
-    how: tuple[tuple[Mapping[str, Inspection], str], ReadFailures, list | None],  # type: ignore[type-arg]
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """`(time, y, x)` values and validity of one band; None where no observation has it."""
-    reading, failures, known = how
-    stack = np.zeros((len(looks), *target.shape), dtype=np.uint16)
-    valid = np.zeros(stack.shape, dtype=bool)
-    found = False
-    for index, look in enumerate(looks):
-        try:
-            pixels = known[index] if known else read_reflectance(look, band, target, reading)  # type: ignore[arg-type]
-        except ReadError as reason:
-            failures.note(reason)
-            continue
-        if pixels is not None:
-            stack[index], valid[index], found = pixels.values, pixels.valid, True
-    return (stack, valid) if found else None
 
 
 def _sentinel1(

@@ -1,7 +1,7 @@
 """Scenes of one tile as arrays: granules of an observation laid over each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -69,7 +69,8 @@ def read_reflectance(
             continue
         verdict = inspections[item["id"]].verdict
         offset = verdict.offset if verdict else 0.0
-        part = read_band(band, target.grid, target.pixels, resampling)
+        # 0 is Sentinel-2's nodata, whether or not item and file say so
+        part = read_band(replace(band, nodata=0.0), target.grid, target.pixels, resampling)
         stored = _to_stored(part, band.scale or 0.0001, offset)
         if result is None:
             result = stored

@@ -6,6 +6,7 @@ ground alone. Sources on the lattice are copied, sources in the same CRS are sam
 vectors, and only others need a coordinate pair per pixel.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -210,8 +211,14 @@ def _source_places(
     )
 
 
-@lru_cache(maxsize=16)
 def _transformer(source: str, target: str) -> Transformer:
+    """A transformer of this thread's own: PROJ's objects cannot be used by two at once."""
+    return _transformer_of(threading.get_ident(), source, target)
+
+
+@lru_cache(maxsize=64)
+def _transformer_of(thread: int, source: str, target: str) -> Transformer:
+    del thread
     return Transformer.from_crs(source, target, always_xy=True)
 
 

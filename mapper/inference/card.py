@@ -26,6 +26,8 @@ class ModelCard:
     """One model folder."""
 
     name: str
+    folder: Path
+    """The model's folder."""
     artifact: Path
     """The file that is run."""
     form: Form
@@ -99,8 +101,10 @@ def load_card(name: str) -> ModelCard:
         artifact = (folder / asset["href"]).resolve()
         if folder.resolve() not in artifact.parents:
             raise ModelError(f"{folder}: the model file {asset['href']!r} lies outside the folder")
-        card = _card(item, properties, artifact, _verified(artifact, asset))
+        card = _card(item, properties, folder.resolve(), (artifact, _verified(artifact, asset)))
         _check(card, folder)
+    except OSError as reason:
+        raise ModelError(f"{folder}/item.json cannot be read: {reason.strerror}") from reason
     except (json.JSONDecodeError, UnicodeDecodeError) as reason:
         raise ModelError(f"{folder}/item.json is no JSON: {reason}") from reason
     except (KeyError, IndexError) as reason:
@@ -155,12 +159,17 @@ def _verified(artifact: Path, asset: Mapping[str, Any]) -> str:
 
 
 def _card(
-    item: Mapping[str, Any], properties: Mapping[str, Any], artifact: Path, sha256: str
+    item: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    folder: Path,
+    file: tuple[Path, str],
 ) -> ModelCard:
+    artifact, sha256 = file
     image, output = properties["mlm:input"][0], properties["mlm:output"][0]
     bands = tuple(b if isinstance(b, str) else b["name"] for b in image["bands"])
     return ModelCard(
         name=str(properties["mlm:name"]),
+        folder=folder,
         artifact=artifact,
         form=_form(artifact),
         sha256=sha256,

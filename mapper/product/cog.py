@@ -1,7 +1,7 @@
 """Cloud-Optimized GeoTIFFs: written in strips, with stated overviews, checked, then renamed."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from mapper.errors import StoreError
 
 _BLOCK = 512
 _STRIP = 2048
+_STRIP_PIXELS = 1 << 23
 
 ReadStrip = Callable[[PixelBox], np.ndarray]
 """Gives `(y, x)` or `(band, y, x)` of a lattice box in the raster's dtype."""
@@ -71,6 +72,15 @@ def write_cog(path: Path, spec: RasterSpec, read: ReadStrip) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def strips(pixels: PixelBox) -> Iterator[PixelBox]:
+    """A box in bands of whole blocks of rows, of bounded size."""
+    rows = max(_BLOCK, _STRIP_PIXELS // max(1, pixels.shape[1]) // _BLOCK * _BLOCK)
+    for row in range(pixels.row0, pixels.row1, rows):
+        yield PixelBox(
+            row0=row, col0=pixels.col0, row1=min(row + rows, pixels.row1), col1=pixels.col1
+        )
+
+
 def _write_plain(path: Path, spec: RasterSpec, read: ReadStrip) -> None:
     """A tiled GeoTIFF with everything but overviews."""
     height, width = spec.pixels.shape
@@ -91,16 +101,9 @@ def _write_plain(path: Path, spec: RasterSpec, read: ReadStrip) -> None:
         "BIGTIFF": "IF_SAFER",
     }
     with rasterio.open(path, "w", **profile) as dataset:
-        for row in range(0, height, _STRIP):
-            rows = min(_STRIP, height - row)
-            strip = PixelBox(
-                row0=spec.pixels.row0 + row,
-                col0=spec.pixels.col0,
-                row1=spec.pixels.row0 + row + rows,
-                col1=spec.pixels.col1,
-            )
+        for strip in strips(spec.pixels):
             values = read(strip).astype(spec.dtype)
-            window = RasterWindow(0, row, width, rows)
+            window = RasterWindow(0, strip.row0 - spec.pixels.row0, width, strip.shape[0])
             dataset.write(values if values.ndim == 3 else values[None], window=window)
         for index, description in enumerate(spec.descriptions, start=1):
             dataset.set_band_description(index, description)

@@ -11,6 +11,8 @@ from mapper.area.grid import Grid, PixelBox
 from mapper.classes import ClassTable
 
 _EXTENSIONS = "https://stac-extensions.github.io"
+COLLECTION = "mapper-maps"
+"""Id of the collection at the root of a run's folder, five folders above each item."""
 _MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
@@ -88,6 +90,7 @@ def product_item(facts: ProductFacts, folder: Path, counts: Mapping[int, int]) -
             "mapper:warnings": list(facts.warnings),
             "renders": _renders(facts.classes),
         },
+        "collection": COLLECTION,
         "assets": _assets(facts, folder, counts),
         "links": _links(facts),
     }
@@ -163,6 +166,11 @@ def _assets(
                 "roles": ["metadata"],
                 "data_type": "uint16",
                 "nodata": 65535,
+                "bands": [
+                    {"name": f"{source}_{what}", **band}
+                    for source in facts.scenes
+                    for what in ("count", "status")
+                ],
             },
         ),
         "statistics": ("statistics.json", {"title": "Area per class", "roles": ["metadata"]}),
@@ -205,7 +213,11 @@ def _links(facts: ProductFacts) -> list[dict[str, Any]]:
         for scene in scenes
         if scene.get("href")
     ]
-    return [*links, *_version_links(facts)]
+    above = [
+        {"rel": rel, "href": "../../../../../collection.json", "type": "application/json"}
+        for rel in ("root", "parent", "collection")
+    ]
+    return [*above, *links, *_version_links(facts)]
 
 
 def _version_links(facts: ProductFacts) -> list[dict[str, Any]]:
@@ -250,7 +262,7 @@ def run_collection(
         "type": "Collection",
         "stac_version": "1.1.0",
         "stac_extensions": [],
-        "id": "mapper-maps",
+        "id": COLLECTION,
         "title": title,
         "description": f"Maps of {len(items)} areas made by mapper {mapper.__version__}.",
         "license": licenses[0] if len(set(licenses)) == 1 else "other",

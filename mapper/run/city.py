@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from mapper.area.grid import TileKey
-from mapper.catalog.access import unsigned
-from mapper.catalog.bands import Item, find_band
-from mapper.catalog.observation import moment
+from mapper.catalog.bands import Item
 from mapper.cube.ingest import TileScenes
-from mapper.cube.inspect import Inspection, bands_to_read
+from mapper.cube.inspect import Inspection
 from mapper.cube.template import PIXELS_VERSION, source_templates
-from mapper.product.item import ProductFacts
 from mapper.recipe import Source, digest_of
-from mapper.run.ledger import Entry, Ledger, Output
-from mapper.run.plan import CityPlan, area_wkb, block_tiles, check_bands
+from mapper.run.facts import (
+    missing_modalities,
+    product_facts,
+    read_failures,
+    scene_components,
+    scene_facts,
+)
+from mapper.run.ledger import Entry, Ledger
+from mapper.run.plan import CityPlan, area_wkb, block_tiles
 from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
 from mapper.run.steps import (
     MAP_STEP,
@@ -35,7 +39,6 @@ from mapper.run.steps import (
     data_template,
     inspection_from_json,
     map_templates,
-    window_selector,
 )
 
 STAGES = ("inspect", "ingest", "predict", "publish")
@@ -67,6 +70,16 @@ class Progress:
 
 
 @dataclass(slots=True)
+class _Block:
+    """Tiles that are predicted together, and what of the cube they still wait for."""
+
+    tiles: list[TileKey]
+    needed: list[TileKey]
+    missing: set[tuple[str, TileKey]]
+    offered: bool = False
+
+
+@dataclass(slots=True)
 class CityJob:
     """The state of one city in the driver."""
 
@@ -86,7 +99,10 @@ class CityJob:
     )
     _ingested: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
     _predicted: dict[TileKey, Entry] = field(default_factory=dict)
-    _blocks: list[list[TileKey]] = field(default_factory=list)
+    _blocks: list["_Block"] = field(default_factory=list)
+    _blocks_by_input: dict[tuple[str, TileKey], list["_Block"]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
 
     @property
     def slug(self) -> str:
@@ -138,11 +154,6 @@ class CityJob:
         self._waiting -= 1
         self.failures.append(f"{step.stage} {next(iter(step.entries))}: {reason}")
 
-    @property
-    def over(self) -> bool:
-        """True where nothing is running, ready or to come."""
-        return self._waiting == 0
-
     def _offer(self, step: Step) -> None:
         """Take what the ledger has of a step, and make the rest ready."""
         progress = self.progress[step.stage]
@@ -151,7 +162,7 @@ class CityJob:
             key: self.ledger.find(key, digest, self.root)
             for key, (digest, _) in step.entries.items()
         }
-        found = [entry for entry in known.values() if entry is not None]
+        found = [e for e in known.values() if e is not None and self._may_serve(e)]
         if len(found) == len(known):
             progress.skipped += 1
             for entry in found:
@@ -159,6 +170,18 @@ class CityJob:
             return
         self._waiting += 1
         self.ready.append(step)
+
+    def _may_serve(self, entry: Entry) -> bool:
+        """A tile made without a scene that could not be read serves its own version alone."""
+        return not entry.facts.get("failures") or entry.facts.get("token") == self.plan.token
+
+    def known(self, step: Step) -> list[Entry] | None:
+        """The entries of a step that another city has done meanwhile; None where it has not."""
+        found = [
+            self.ledger.find(key, digest, self.root) for key, (digest, _) in step.entries.items()
+        ]
+        good = [e for e in found if e is not None and self._may_serve(e)]
+        return good if len(good) == len(found) else None
 
     def _accept(self, stage: str, entry: Entry) -> None:
         """Remember what a finished step gave."""
@@ -169,10 +192,13 @@ class CityJob:
         elif stage == "ingest":
             name, tile = rest.split("/", 1)
             self._ingested[name, TileKey.parse(tile)] = entry
+            for block in self._blocks_by_input.get((name, TileKey.parse(tile)), ()):
+                block.missing.discard((name, TileKey.parse(tile)))
         elif stage == "predict":
             self._predicted[TileKey.parse(rest)] = entry
         else:
             self.published = True
+            self.plan.version.finish()
 
     def _advance(self) -> None:
         """Make ready whatever has become possible."""
@@ -180,18 +206,19 @@ class CityJob:
         if count < sum(map(len, self.plan.items.by_source.values())):
             return
         if not self.progress["ingest"].total:
+            self._make_blocks()
             self._offer_ingest()
-            self._blocks = self._make_blocks()
         self._offer_predict()
-        if not self.progress["publish"].total and len(self._predicted) == len(
-            self.plan.predict_tiles
-        ):
+        # sources that the model does not read are published too
+        ingested = len(self._ingested) == self.progress["ingest"].total
+        predicted = len(self._predicted) == len(self.plan.predict_tiles)
+        if ingested and predicted and not self.progress["publish"].total:
             self._offer_publish()
 
     # inspect ------------------------------------------------------------------------------
 
     def _inspect_step(self, name: str, source: Source, item: Item) -> Step:
-        key = f"inspect/{self.plan.version.key}/{name}/{item['id']}"
+        key = f"inspect/{self.plan.version.key}/{self.plan.token}/{name}/{item['id']}"
         components = {"item": digest_of(item), "version": PIXELS_VERSION[source.kind]}
         return Step(
             city=self.slug,
@@ -212,7 +239,9 @@ class CityJob:
         inspections = {i["id"]: self._inspections[name][i["id"]] for i in items}
         section = source.model_dump(mode="json", exclude={"catalog", "collections", "optional"})
         components = {
-            "scenes": {i["id"]: _scene_facts(i, source, inspections[i["id"]]) for i in items},
+            "scenes": {
+                i["id"]: digest_of(scene_components(i, source, inspections[i["id"]])) for i in items
+            },
             "recipe": digest_of(section),
             "pixels_version": PIXELS_VERSION[source.kind],
         }
@@ -222,6 +251,7 @@ class CityJob:
             root=self.root,
             ledger_key=key,
             digest=digest,
+            token=self.plan.token,
             scenes=TileScenes(name=name, key=tile, items=items, inspections=inspections),
             source=source,
         )
@@ -229,18 +259,24 @@ class CityJob:
 
     # predict ------------------------------------------------------------------------------
 
-    def _make_blocks(self) -> list[list[TileKey]]:
-        """Predict tiles in squares of the lattice."""
+    def _make_blocks(self) -> None:
+        """Predict tiles in squares of the lattice, each with what it has to wait for."""
         side = block_tiles(self.plan.request.inference, self.plan.grid.tile)
-        blocks: dict[tuple[int, int], list[TileKey]] = defaultdict(list)
+        squares: dict[tuple[int, int], list[TileKey]] = defaultdict(list)
         for tile in self.plan.predict_tiles:
-            blocks[tile.row // side, tile.col // side].append(tile)
-        return list(blocks.values())
+            squares[tile.row // side, tile.col // side].append(tile)
+        sources = self._model_sources()
+        for tiles in squares.values():
+            needed = sorted({t for tile in tiles for t in self._needs(tile)})
+            missing = {(name, t) for t in needed for name in sources}
+            block = _Block(tiles, needed, missing)
+            self._blocks.append(block)
+            for each in missing:
+                self._blocks_by_input[each].append(block)
 
     def _needs(self, tile: TileKey) -> list[TileKey]:
         """Ingested tiles that have a say in a tile."""
-        known = set(self.plan.ingest_tiles)
-        return [t for t in self._context(tile) if t in known]
+        return [t for t in self._context(tile) if t in self.plan.ingest_set]
 
     def _context(self, tile: TileKey) -> list[TileKey]:
         """Tiles that could have a say in a tile, ingested or not."""
@@ -254,19 +290,13 @@ class CityJob:
         return [name for name in self.sources if name in wanted]
 
     def _offer_predict(self) -> None:
-        sources, later = self._model_sources(), []
         for block in self._blocks:
-            needed = {t for tile in block for t in self._needs(tile)}
-            if all((name, t) in self._ingested for t in needed for name in sources):
-                self._offer(self._predict_step(block, sources, sorted(needed)))
-            else:
-                later.append(block)
-        self._blocks = later
+            if not block.missing and not block.offered:
+                block.offered = True
+                self._offer(self._predict_step(block.tiles, block.needed))
 
-    def _predict_step(
-        self, block: list[TileKey], sources: list[str], needed: list[TileKey]
-    ) -> Step:
-        plan = self.plan
+    def _predict_step(self, block: list[TileKey], needed: list[TileKey]) -> Step:
+        plan, sources = self.plan, self._model_sources()
         entries, tiles = {}, []
         for tile in block:
             components = self._predict_components(tile, sources)
@@ -284,14 +314,14 @@ class CityJob:
         task = PredictTask(
             root=self.root,
             tiles=tuple(tiles),
-            absent=tuple(sorted(context - set(plan.ingest_tiles))),
+            absent=tuple(sorted(context - plan.ingest_set)),
             inputs=CubeInputs(
                 templates={n: data_template(n, self.sources[n]) for n in sources},
                 shards=shards,
                 tile=plan.grid.tile,
             ),
             model=ModelUse(
-                folder=plan.request.card.artifact.parent,
+                folder=plan.request.card.folder,
                 plan=plan.request.inference,
                 trust=plan.request.trust_model,
             ),
@@ -301,7 +331,7 @@ class CityJob:
 
     def _predict_components(self, tile: TileKey, sources: list[str]) -> dict[str, Any]:
         inference = self.plan.request.inference
-        selected = window_selector(self.plan.grid, self.plan.geometry, inference)
+        selected = self.plan.selected
         windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
         return {
             "inputs": {
@@ -324,7 +354,7 @@ class CityJob:
         task = PublishTask(
             ledger_key=key,
             version=self.plan.version,
-            facts=self._facts(),
+            facts=product_facts(self.plan, self._inspections, self._ingested),
             lonlat=area_wkb(self.plan.area.geometry),
             area=area_wkb(self.plan.geometry),
             cube=self._cube(),
@@ -342,7 +372,7 @@ class CityJob:
                 f"{n}/{t}": [o.sha256 for o in e.outputs] for (n, t), e in self._ingested.items()
             },
             "fingerprint": self.plan.fingerprint,
-            "scenes": digest_of(self._scenes()),
+            "scenes": digest_of(scene_facts(self.plan, self._inspections)),
             "publish_version": PUBLISH_VERSION,
         }
 
@@ -372,100 +402,15 @@ class CityJob:
             }
         )
 
-    def _facts(self) -> ProductFacts:
-        plan, request = self.plan, self.plan.request
-        return ProductFacts(
-            item_id=f"{request.product}-{self.slug}-v{plan.version.number}",
-            title=f"{request.recipe.title}: {plan.area.name}",
-            city=plan.area.name,
-            country=plan.area.country,
-            geometry=plan.area.to_geojson(),
-            bbox=plan.area.bbox,
-            interval=request.period.interval,
-            version=plan.version.number,
-            grid=plan.grid,
-            pixels=plan.extent,
-            classes=request.card.classes,
-            license=request.recipe.license,
-            recipe={
-                "name": request.recipe.name,
-                "title": request.recipe.title,
-                "sha256": request.recipe.digest,
-            },
-            model={
-                "name": request.card.name,
-                "license": request.card.license,
-                "sha256": request.card.sha256,
-                "inference": request.inference.to_dict(),
-            },
-            scenes=self._scenes(),
-            missing=self.missing(),
-            warnings=self.read_failures(),
-        )
-
-    def _scenes(self) -> dict[str, list[dict[str, Any]]]:
-        return {
-            name: [_scene(i, self._inspections[name][i["id"]]) for i in items]
-            for name, items in self.plan.items.by_source.items()
-        }
-
     def missing(self) -> list[str]:
-        """Modalities that the model could use and this city lacks: sources, or single bands."""
-        request = self.plan.request
-        absent = {b.split(":")[0] for b in check_bands(request.recipe, request.card)}
-        absent = {n for n in absent if n not in request.recipe.sources}
-        absent |= set(self.plan.missing_sources)
-        for name in self.sources:
-            lacking = [
-                set(e.facts["missing_bands"])
-                for (n, _), e in self._ingested.items()
-                if n == name and e.facts["observations"]
-            ]
-            if lacking:
-                absent |= {f"{name}:{band}" for band in set.intersection(*lacking)}
-        return sorted(absent)
+        """Modalities that the model could use and this city lacks."""
+        return missing_modalities(self.plan, self._ingested)
 
     def read_failures(self) -> list[str]:
         """Scenes that were left out because they could not be read."""
-        found = {m for e in self._ingested.values() for m in e.facts["failures"]}
-        found |= {i.failure for kept in self._inspections.values() for i in kept.values()}
-        return sorted(found - {""})
-
-
-def _scene_facts(item: Item, source: Source, inspection: Inspection) -> dict[str, Any]:
-    """What of a scene decides the pixels of a tile."""
-    bands = {}
-    for name in bands_to_read(source):
-        band = find_band(item, name)
-        if band is not None:
-            bands[name] = [band.href, band.index, band.scale, band.nodata]
-    return {
-        "bands": bands,
-        "baseline": item["properties"].get("s2:processing_baseline"),
-        **inspection.digest_fields,
-    }
+        return read_failures(self._inspections, self._ingested)
 
 
 def _checksum(entry: Entry, array: str) -> str:
     """Of one array among a step's outputs."""
     return next(o.sha256 for o in entry.outputs if o.name == array)
-
-
-def _scene(item: Item, inspection: Inspection) -> dict[str, Any]:
-    """A scene as the product's item lists it."""
-    href = next((k["href"] for k in item.get("links", []) if k["rel"] == "self"), "")
-    scene = {"id": item["id"], "datetime": moment(item), "href": unsigned(href)}
-    verdict = inspection.verdict
-    if verdict is not None:
-        scene["offset"] = verdict.offset
-        scene["offset_basis"] = verdict.basis
-        if verdict.contradiction:
-            scene["offset_declared"] = verdict.declared
-    if inspection.failure:
-        scene["failure"] = inspection.failure
-    return scene
-
-
-def output_bytes(outputs: Iterable[Output]) -> int:
-    """Size of files together."""
-    return sum(o.size for o in outputs)

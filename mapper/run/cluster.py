@@ -86,7 +86,8 @@ def _connected(address: str) -> Iterator[Any]:
 
     try:
         client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as reason:
+    # each transport fails in its own way; none of them is worth a traceback
+    except Exception as reason:
         raise UsageError(
             f"no Dask scheduler answers at {address!r} ({reason}); give `local` or an address "
             "like tcp://127.0.0.1:8786"

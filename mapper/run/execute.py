@@ -74,6 +74,11 @@ class Execution:
                 self._submit_one(job, job.ready.popleft(), completed)
 
     def _submit_one(self, job: CityJob, step: Step, completed: Any) -> None:
+        entries = job.known(step)
+        if entries is not None:
+            job.committed(step, entries)
+            self._tell_progress(job, step)
+            return
         known = self._by_identity.get(step.identity)
         if known is not None:
             # another city wants the same tile: one task serves both

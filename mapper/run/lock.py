@@ -33,6 +33,13 @@ def hold_folder(root: Path) -> Iterator[None]:
             raise LockedError(
                 f"{root} is in use by {_holder(file.read())}; wait for it or choose --out"
             )
+        _sign(file)
+        yield
+
+
+def _sign(file: TextIO) -> None:
+    """Write down who holds the lock. Raises: StoreError where the disk refuses."""
+    try:
         file.seek(0)
         file.truncate()
         json.dump(
@@ -44,7 +51,8 @@ def hold_folder(root: Path) -> Iterator[None]:
             file,
         )
         file.flush()
-        yield
+    except OSError as reason:
+        raise StoreError(f"{file.name} could not be written ({reason}); free space") from reason
 
 
 def _locked(file: TextIO) -> bool:

@@ -1,5 +1,6 @@
 """The plan: what will be read, computed and written for each city. Reads no pixel."""
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from mapper.area.aoi import AreaOfInterest
 from mapper.area.grid import Grid, PixelBox, TileKey
+from mapper.area.window import Window
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
@@ -84,8 +86,10 @@ class CityPlan:
     """True where the items come from a version that was begun before."""
     finished: bool
     """True where there is nothing to do."""
+    token: str = ""
+    """Of the freezing: scenes are looked at once for each, so a refresh looks again."""
 
-    @property
+    @cached_property
     def predict_tiles(self) -> list[TileKey]:
         """Tiles that hold part of the AOI."""
         return self.grid.tiles_touching(self.geometry)
@@ -94,6 +98,16 @@ class CityPlan:
     def ingest_tiles(self) -> list[TileKey]:
         """Tiles that windows with a say in the AOI can read."""
         return self.grid.tiles_touching(self.geometry, self.request.inference.context)
+
+    @cached_property
+    def ingest_set(self) -> frozenset[TileKey]:
+        """The same, to look tiles up."""
+        return frozenset(self.ingest_tiles)
+
+    @cached_property
+    def selected(self) -> Callable[[Window], bool]:
+        """Which windows have a say inside the AOI."""
+        return window_selector(self.grid, self.geometry, self.request.inference)
 
     @property
     def extent(self) -> PixelBox:
@@ -113,12 +127,15 @@ class CityPlan:
 
     def freeze(self) -> "CityPlan":
         """Write the items and begin the version; from here on it resumes without a search."""
+        self.version.sweep()
         if self.frozen:
             return self
-        keep_grid(self.version.root, self.area.slug, self.grid)
-        table = freeze(self.version.items, self.items.by_source)
-        self.version.begin(self.fingerprint, {"name": self.area.name, "accounts": self.accounts})
-        changes = {"items": table, "frozen": True}
+        keep_grid(self.version.root, self.area, self.grid)
+        self.version.forget()
+        table, token = freeze(self.version.items, self.items.by_source), uuid.uuid4().hex
+        facts = {"name": self.area.name, "accounts": self.accounts, "token": token}
+        self.version.begin(self.fingerprint, facts)
+        changes = {"items": table, "frozen": True, "token": token}
         fields = {f: getattr(self, f) for f in self.__dataclass_fields__}
         return CityPlan(**(fields | changes))
 
@@ -133,7 +150,7 @@ def plan_city(
     Raises: NothingFoundError, CatalogError, AreaError, UsageError.
     """
     wanted = area.grid(request.recipe.resolution, request.tile_size or DEFAULT_TILE)
-    grid = fixed_grid(request.out, area.slug, wanted, request.tile_size is not None)
+    grid = fixed_grid(request.out, area, wanted, request.tile_size is not None)
     geometry, fingerprint = area.on(grid), request.fingerprint(area, grid)
     common: dict[str, Any] = {
         "area": area,
@@ -156,7 +173,8 @@ def plan_city(
             items=thaw(latest.items),
             accounts=state.get("accounts", {}),
             frozen=True,
-            finished=bool(state["finished"]),
+            finished=bool(state["finished"]) and latest.published,
+            token=state["token"],
         )
     number = 1 if latest is None else latest.number + int(bool(state.get("finished")))
     version = Version(root=request.out, slug=area.slug, product=request.product, number=number)
@@ -227,8 +245,7 @@ def estimate_city(plan: CityPlan) -> CityEstimate:
     request, grid = plan.request, plan.grid
     tiles = plan.ingest_tiles
     pixels = grid.tile**2
-    selected = window_selector(grid, plan.geometry, request.inference)
-    windows = sum(map(selected, request.inference.windows.cover(plan.extent)))
+    windows = sum(map(plan.selected, request.inference.windows.cover(plan.extent)))
     height, width = plan.extent.shape
     layers = sum(
         len(layers_of(s)) * _ITEM_BYTES[s.kind] + 3 for s in request.recipe.sources.values()
@@ -274,7 +291,7 @@ def _ingest_memory(plan: CityPlan, pixels: int) -> int:
         ),
         default=1,
     )
-    return pixels * (deepest * 10 + 30)
+    return pixels * (deepest * 15 + 30)
 
 
 def _predict_memory(request: RunRequest, grid: Grid) -> int:

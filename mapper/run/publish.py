@@ -1,7 +1,6 @@
 """A city's shards become files that people open: all of them, or none."""
 
 import json
-import os
 import shutil
 import time
 import uuid
@@ -21,7 +20,7 @@ from mapper.classes import ClassTable
 from mapper.cube.template import STATUS
 from mapper.errors import StoreError
 from mapper.inference.predict import CONFIDENCE_NODATA, CONFIDENCE_STEPS
-from mapper.product.cog import RasterSpec, write_cog
+from mapper.product.cog import RasterSpec, strips, write_cog
 from mapper.product.item import ProductFacts, file_facts, product_item
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
@@ -31,7 +30,7 @@ from mapper.run.steps import Outcome
 from mapper.store.files import write_json, write_text
 from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
-from mapper.store.view import write_view
+from mapper.store.view import swap, write_view
 
 PUBLISH_VERSION = 1
 """Raised whenever publishing gives other bytes for the same shards."""
@@ -86,7 +85,7 @@ class PublishTask:
         try:
             attempt.mkdir(parents=True)
             areas = self._write_files(attempt)
-            _replace(attempt, version.product_folder)
+            swap(attempt, version.product_folder)
         except OSError as reason:
             raise StoreError(
                 f"{version.product_folder} could not be written ({reason}); free space and run "
@@ -210,9 +209,8 @@ class InsideMask:
         """`area` in the grid's CRS; `extent` is its bounds snapped outward."""
         self.area = area
         self._grid = grid
-        # an area smaller than a pixel may hold no centre; it is mapped by the pixels it touches
-        small = max(extent.shape) <= 64
-        self._all_touched = small and not self._rasterize(extent, False).any()
+        # an area too small or thin to hold a pixel's centre is mapped by the pixels it touches
+        self._all_touched = not any(self._rasterize(strip, False).any() for strip in strips(extent))
 
     def of(self, pixels: PixelBox) -> np.ndarray:
         """`(y, x)` bool over a lattice box, True = inside."""
@@ -233,15 +231,6 @@ class InsideMask:
 def _category_names(table: ClassTable) -> tuple[str, ...]:
     names = {c.value: c.title for c in table.classes}
     return tuple(names.get(value, "") for value in range(max(names) + 1))
-
-
-def _replace(attempt: Path, final: Path) -> None:
-    """Put a folder in place of another."""
-    if final.exists():
-        old = final.with_name(f".old.{uuid.uuid4().hex}")
-        os.rename(final, old)
-        shutil.rmtree(old, ignore_errors=True)
-    os.rename(attempt, final)
 
 
 def _outputs(version: Version) -> tuple[Output, ...]:

@@ -1,7 +1,6 @@
 """A run: plan every city, carry out what the ledger lacks, publish, report."""
 
 import importlib.metadata
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import mapper
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
-from mapper.errors import MapperError, NothingFoundError, PartlyDoneError
+from mapper.errors import CatalogError, MapperError, NothingFoundError, PartlyDoneError
 from mapper.events import Event, Listener, ignore
 from mapper.inference.card import load_card
 from mapper.inference.plan import plan_inference
@@ -200,30 +199,44 @@ def _carry_out(
     if ledger.dropped:
         message = f"the ledger's tail was damaged: {ledger.dropped} entries will be done again"
         listener(Event(kind="warning", message=message))
-    jobs = [CityJob(plan.freeze(), ledger) for plan in plans]
+    jobs, lost = _begin(plans, ledger)
     try:
         with open_cluster(options.cluster, options.workers) as client:
             listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
             Execution(jobs, client, ledger, listener).run()
     finally:
         ledger.close()
-    return [_result(job, listener) for job in jobs]
+    return [_result(job, listener) for job in jobs] + lost
+
+
+def _begin(plans: Sequence[CityPlan], ledger: Ledger) -> tuple[list[CityJob], list[CityResult]]:
+    """Freeze each city's items; one whose items cannot be written down stops no other."""
+    jobs, lost = [], []
+    for plan in plans:
+        try:
+            jobs.append(CityJob(plan.freeze(), ledger))
+        except CatalogError as reason:
+            area = plan.area
+            lost.append(
+                CityResult(slug=area.slug, name=area.name, state="failed", reason=str(reason))
+            )
+    return jobs, lost
 
 
 def _result(job: CityJob, listener: Listener) -> CityResult:
     plan = job.plan
     result = CityResult(slug=job.slug, name=plan.area.name, state="failed")
     if job.unchanged:
-        shutil.rmtree(plan.version.path)
+        plan.version.drop()
         before = plan.version.numbered(plan.version.number - 1)
         result.state, product = "unchanged", before.product_folder
         result.product = str(product.relative_to(plan.version.root))
     elif job.published:
-        plan.version.finish()
         result.state, product = "published", plan.version.product_folder
         result.product = str(product.relative_to(plan.version.root))
     else:
-        result.reason = "; ".join(job.failures[:3]) or "not all steps could be done"
+        short = [f"{s} {p.done + p.skipped} of {p.total}" for s, p in job.progress.items()]
+        result.reason = "; ".join(job.failures[:3]) or f"steps are missing: {', '.join(short)}"
     result.facts = {
         "steps": {
             stage: {"done": p.done, "skipped": p.skipped, "total": p.total}

@@ -113,6 +113,8 @@ class IngestTask:
     root: Path
     ledger_key: str
     digest: str
+    token: str
+    """Of the version that asks: a tile that lacks a scene serves no other."""
     scenes: TileScenes
     source: Source
 
@@ -129,6 +131,7 @@ class IngestTask:
                 "observations": layers.observations,
                 "missing_bands": list(layers.missing_bands),
                 "failures": list(layers.failures),
+                "token": self.token,
             },
             seconds=time.perf_counter() - began,
         )

@@ -20,7 +20,10 @@ def write_text(path: Path, text: str) -> None:
     attempt = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        attempt.write_text(text, encoding="utf-8")
+        with open(attempt, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(attempt, path)
     except OSError as reason:
         with suppress(OSError):

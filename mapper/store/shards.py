@@ -72,11 +72,7 @@ def write_shards(
         for template, values in arrays:
             names.append(template.name)
             _write_array(attempt / template.name, template, values, key.tile)
-        try:
-            os.rename(attempt, final)
-        except OSError:
-            if not final.is_dir():
-                raise
+        _put_in_place(attempt, final)
     except OSError as reason:
         raise StoreError(
             f"{final} could not be written ({reason}); free space or mend the disk, "
@@ -85,6 +81,33 @@ def write_shards(
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
     return [_describe(root, final / name, name) for name in names]
+
+
+def _put_in_place(attempt: Path, final: Path) -> None:
+    """Rename a complete attempt; one that is there already stays, unless it is not the same."""
+    for _ in range(3):
+        try:
+            os.rename(attempt, final)
+        except OSError:
+            if not final.is_dir():
+                raise
+            if _checksums(final) == _checksums(attempt):
+                return
+            # damaged, or made without a scene that can be read by now; links to it stay good
+            aside = final.with_name(f".{final.name}.{uuid.uuid4().hex}")
+            os.rename(final, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            return
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every shard below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*/c/**/0"))
+        if path.is_file()
+    }
 
 
 def _write_array(path: Path, template: ArrayTemplate, values: np.ndarray, tile: int) -> None:

@@ -37,7 +37,7 @@ def write_view(
     """Make or replace a Zarr v3 group whose arrays are links to shards.
 
     Args:
-        path: of the group; replaced as a whole, atomically.
+        path: of the group; replaced as a whole.
         grid: the city's lattice.
         shards: per array, the file that holds each tile's shard.
         attributes: added to the group's.
@@ -48,15 +48,24 @@ def write_view(
     try:
         attempt.parent.mkdir(parents=True, exist_ok=True)
         _write_group(attempt, grid, shards, attributes)
-        if path.exists():
-            shutil.rmtree(path)
-        os.rename(attempt, path)
+        swap(attempt, path)
     except OSError as reason:
         raise StoreError(
             f"{path} could not be written ({reason}); free space and run again"
         ) from reason
     finally:
         shutil.rmtree(attempt, ignore_errors=True)
+
+
+def swap(attempt: Path, final: Path) -> None:
+    """Put a complete folder in the place of another, which is gone for an instant only."""
+    if final.exists():
+        old = final.with_name(f".old.{uuid.uuid4().hex}")
+        os.rename(final, old)
+        os.rename(attempt, final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(attempt, final)
 
 
 def _write_group(

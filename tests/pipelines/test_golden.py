@@ -35,7 +35,7 @@ BANDS = {
     "imagery": ("red", "green", "blue"),
 }
 GOLDEN = {
-    "sentinel-2": (1, "5682c7e8066536fd"),
+    "sentinel-2": (1, "120cd8391ca5734e"),
     "sentinel-1": (1, "9b8a3f8d502e4263"),
     "elevation": (1, "925ac02cf7a29a5e"),
     "imagery": (1, "e9cf6928c506c941"),

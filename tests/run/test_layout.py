@@ -4,7 +4,9 @@ import json
 import os
 
 import pytest
+from shapely import box
 
+from mapper.area.aoi import AreaOfInterest
 from mapper.area.grid import Grid
 from mapper.errors import StoreError, UsageError
 from mapper.run.layout import (
@@ -16,6 +18,8 @@ from mapper.run.layout import (
 )
 from mapper.store.files import write_json, write_text
 
+BOLZANO = AreaOfInterest(name="Bolzano", slug="bolzano", geometry=box(11.3, 46.4, 11.4, 46.6))
+MERANO = AreaOfInterest(name="Merano", slug="merano", geometry=box(11.1, 46.6, 11.2, 46.7))
 GRID = Grid(epsg=32632, resolution=10, tile=2048)
 
 
@@ -73,7 +77,7 @@ def test_a_root_without_cities_has_no_versions(tmp_path):
 
 
 def test_a_new_city_takes_the_grid_that_is_wanted(tmp_path):
-    assert fixed_grid(tmp_path, "bolzano", GRID, explicit_tile=True) == GRID
+    assert fixed_grid(tmp_path, BOLZANO, GRID, explicit_tile=True) == GRID
 
 
 @pytest.mark.parametrize(
@@ -85,28 +89,28 @@ def test_a_new_city_takes_the_grid_that_is_wanted(tmp_path):
     ],
 )
 def test_a_city_keeps_zone_and_tile_of_its_first_run(tmp_path, wanted):
-    keep_grid(tmp_path, "bolzano", GRID)
-    assert fixed_grid(tmp_path, "bolzano", wanted, explicit_tile=False) == GRID
-    keep_grid(tmp_path, "bolzano", wanted)
-    assert fixed_grid(tmp_path, "bolzano", wanted, explicit_tile=False) == GRID
+    keep_grid(tmp_path, BOLZANO, GRID)
+    assert fixed_grid(tmp_path, BOLZANO, wanted, explicit_tile=False) == GRID
+    keep_grid(tmp_path, BOLZANO, wanted)
+    assert fixed_grid(tmp_path, BOLZANO, wanted, explicit_tile=False) == GRID
 
 
 def test_another_tile_size_is_refused_only_when_asked_for(tmp_path):
-    keep_grid(tmp_path, "bolzano", GRID)
+    keep_grid(tmp_path, BOLZANO, GRID)
     other = Grid(epsg=32632, resolution=10, tile=512)
     with pytest.raises(UsageError, match=r"bolzano .*2048.*--tile-size"):
-        fixed_grid(tmp_path, "bolzano", other, explicit_tile=True)
-    assert fixed_grid(tmp_path, "bolzano", GRID, explicit_tile=True) == GRID
+        fixed_grid(tmp_path, BOLZANO, other, explicit_tile=True)
+    assert fixed_grid(tmp_path, BOLZANO, GRID, explicit_tile=True) == GRID
 
 
 def test_resolutions_and_cities_have_grids_of_their_own(tmp_path):
-    keep_grid(tmp_path, "bolzano", GRID)
+    keep_grid(tmp_path, BOLZANO, GRID)
     fine = Grid(epsg=32632, resolution=0.5, tile=512)
-    assert fixed_grid(tmp_path, "bolzano", fine, explicit_tile=True) == fine
-    keep_grid(tmp_path, "bolzano", fine)
-    assert fixed_grid(tmp_path, "bolzano", GRID, explicit_tile=False) == GRID
+    assert fixed_grid(tmp_path, BOLZANO, fine, explicit_tile=True) == fine
+    keep_grid(tmp_path, BOLZANO, fine)
+    assert fixed_grid(tmp_path, BOLZANO, GRID, explicit_tile=False) == GRID
     other = Grid(epsg=32632, resolution=10, tile=512)
-    assert fixed_grid(tmp_path, "merano", other, explicit_tile=True) == other
+    assert fixed_grid(tmp_path, MERANO, other, explicit_tile=True) == other
 
 
 # writing -----------------------------------------------------------------------------------
@@ -141,3 +145,12 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="could not be written"):
         write_text(tmp_path / "file" / "a.json", "{}")
+
+
+def test_another_place_of_the_same_name_is_refused(tmp_path):
+    keep_grid(tmp_path, BOLZANO, GRID)
+    elsewhere = AreaOfInterest(
+        name="Bolzano", slug="bolzano", geometry=box(-95.6, 33.6, -95.5, 33.7)
+    )
+    with pytest.raises(UsageError, match="another place"):
+        fixed_grid(tmp_path, elsewhere, GRID, explicit_tile=False)

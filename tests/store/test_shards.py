@@ -163,10 +163,27 @@ def test_a_tile_without_any_data_is_still_a_shard(tmp_path):
 def test_a_second_writer_changes_nothing(tmp_path):
     first = write_shards(tmp_path, KEY, "step", "abc", arrays_of(KEY))
     before, inode = contents(tmp_path), os.stat(tmp_path / first[0].path).st_ino
-    other = [(t, v[..., ::-1].copy()) for t, v in arrays_of(KEY)]
-    assert write_shards(tmp_path, KEY, "step", "abc", other) == first
+    assert write_shards(tmp_path, KEY, "step", "abc", arrays_of(KEY)) == first
     assert contents(tmp_path) == before
     assert os.stat(tmp_path / first[0].path).st_ino == inode
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+def test_a_damaged_shard_is_made_good_and_links_to_the_old_one_stay(tmp_path, damage):
+    first = write_shards(tmp_path, KEY, "step", "abc", arrays_of(KEY))
+    shard = tmp_path / first[0].path
+    os.link(shard, tmp_path / "link")
+    if damage == "gone":
+        shard.unlink()
+    else:
+        content = shard.read_bytes()
+        shard.unlink()
+        shard.write_bytes(content[:1000])
+    assert write_shards(tmp_path, KEY, "step", "abc", arrays_of(KEY)) == first
+    assert hashlib.sha256(shard.read_bytes()).hexdigest() == first[0].sha256
+    assert hashlib.sha256((tmp_path / "link").read_bytes()).hexdigest() == first[0].sha256
+    (tmp_path / "link").unlink()
+    assert leftovers(tmp_path) == ["abc"]
 
 
 def test_other_hashes_lie_side_by_side(tmp_path):
