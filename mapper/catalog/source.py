@@ -236,7 +236,7 @@ def _plain_link(link: dict[str, Any]) -> dict[str, Any]:
 def touches(item: Item, boxes: Sequence[Bbox]) -> bool:
     """True where the item's bbox meets one of the boxes; an item that crosses 180 always does."""
     bbox = item.get("bbox")
-    if not bbox:
+    if not bbox or len(bbox) not in (4, 6):
         return True
     west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
     if east < west:

@@ -55,9 +55,9 @@ class Execution:
         self._submit(completed)
         while self._running:
             future = next(completed)
-            for job, step in self._running.pop(future):
+            for number, (job, step) in enumerate(self._running.pop(future)):
                 self._by_identity.pop(step.identity, None)
-                self._settle(job, step, future)
+                self._settle(job, step, future, first=number == 0)
             future.release()
             self._submit(completed)
         for job in self.jobs:
@@ -92,11 +92,11 @@ class Execution:
         self._by_identity[step.identity] = future
         completed.add(future)
 
-    def _settle(self, job: CityJob, step: Step, future: Any) -> None:
-        """Write down a step's result, or its failure."""
+    def _settle(self, job: CityJob, step: Step, future: Any, first: bool) -> None:
+        """Write down a step's result once, or its failure, and tell its city."""
         if future.status == "finished":
             entries = job.finish(step, future.result())
-            for entry in entries:
+            for entry in entries if first else ():
                 self.ledger.commit(entry)
             job.committed(step, entries)
             self._tell_progress(job, step)

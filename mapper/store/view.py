@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import threading
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,16 @@ from mapper.store.conventions import (
 )
 from mapper.store.shards import array_options
 from mapper.store.template import ArrayTemplate
+
+_silence = threading.Lock()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings; Python's filters are the whole process's, so one thread at a time."""
+    with _silence, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def extent_of(tiles: Iterable[TileKey]) -> PixelBox:
@@ -87,9 +99,8 @@ def _write_group(
         array.attrs.update({"grid_mapping": "spatial_ref"})
         for key, shard in tiles.items():
             _link(shard, path / template.name, _index(key, extent, template))
-    with warnings.catch_warnings():
-        # zarr-python says that consolidated metadata is not yet part of the v3 specification
-        warnings.simplefilter("ignore")
+    # zarr-python says that consolidated metadata is not yet part of the v3 specification
+    with _quiet():
         zarr.consolidate_metadata(path)
 
 
@@ -112,9 +123,8 @@ def _add_coordinates(
     for template in templates:
         if template.bands:
             names = np.array(template.bands, dtype=f"<U{max(map(len, template.bands))}")
-            with warnings.catch_warnings():
-                # fixed-length strings have no v3 specification yet; zarr and xarray read them
-                warnings.simplefilter("ignore")
+            # fixed-length strings have no v3 specification yet; zarr and xarray read them
+            with _quiet():
                 group.create_array(
                     template.band_dimension,
                     data=names,
