@@ -5,7 +5,7 @@ tiles are there, publish last. What the ledger holds is not done again.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from mapper.run.facts import (
 from mapper.run.ledger import Entry, Ledger
 from mapper.run.plan import CityPlan, area_wkb, block_tiles
 from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
-from mapper.run.steps import (
+from mapper.run.step import Block, Progress, Step
+from mapper.run.tasks import (
     MAP_STEP,
     CubeInputs,
     IngestTask,
@@ -34,7 +35,6 @@ from mapper.run.steps import (
     ModelUse,
     Outcome,
     PredictTask,
-    Task,
     array_directory,
     data_template,
     inspection_from_json,
@@ -42,41 +42,6 @@ from mapper.run.steps import (
 )
 
 STAGES = ("inspect", "ingest", "predict", "publish")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A task and the ledger entries that it will make."""
-
-    city: str
-    stage: str
-    task: Task
-    entries: Mapping[str, tuple[str, Mapping[str, Any]]]
-    """Per ledger key: digest and its components."""
-
-    @property
-    def identity(self) -> tuple[tuple[str, str], ...]:
-        """Keys and digests: two steps with the same identity are one."""
-        return tuple(sorted((key, digest) for key, (digest, _) in self.entries.items()))
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a stage is."""
-
-    done: int = 0
-    skipped: int = 0
-    total: int = 0
-
-
-@dataclass(slots=True)
-class _Block:
-    """Tiles that are predicted together, and what of the cube they still wait for."""
-
-    tiles: list[TileKey]
-    needed: list[TileKey]
-    missing: set[tuple[str, TileKey]]
-    offered: bool = False
 
 
 @dataclass(slots=True)
@@ -99,8 +64,8 @@ class CityJob:
     )
     _ingested: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
     _predicted: dict[TileKey, Entry] = field(default_factory=dict)
-    _blocks: list["_Block"] = field(default_factory=list)
-    _blocks_by_input: dict[tuple[str, TileKey], list["_Block"]] = field(
+    _blocks: list[Block] = field(default_factory=list)
+    _blocks_by_input: dict[tuple[str, TileKey], list[Block]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
@@ -269,7 +234,7 @@ class CityJob:
         for tiles in squares.values():
             needed = sorted({t for tile in tiles for t in self._needs(tile)})
             missing = {(name, t) for t in needed for name in sources}
-            block = _Block(tiles, needed, missing)
+            block = Block(tiles, needed, missing)
             self._blocks.append(block)
             for each in missing:
                 self._blocks_by_input[each].append(block)

@@ -10,9 +10,10 @@ from typing import Any
 from mapper.catalog.access import redact
 from mapper.errors import MapperError, StoreError
 from mapper.events import Event, Listener
-from mapper.run.city import CityJob, Step
+from mapper.run.city import CityJob
 from mapper.run.ledger import Ledger
-from mapper.run.steps import Outcome, Task
+from mapper.run.step import Step
+from mapper.run.tasks import Outcome, Task
 from mapper.store.files import write_json
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from mapper.inference.plan import InferencePlan
 from mapper.recipe import Recipe, digest_of, layers_of
 from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
 from mapper.run.publish import PUBLISH_VERSION
-from mapper.run.steps import window_selector
+from mapper.run.tasks import window_selector
 
 DEFAULT_TILE = 2048
 

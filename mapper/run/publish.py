@@ -26,7 +26,7 @@ from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
 from mapper.run.layout import Version
 from mapper.run.ledger import Output
-from mapper.run.steps import Outcome
+from mapper.run.tasks import Outcome
 from mapper.store.files import write_json, write_text
 from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate

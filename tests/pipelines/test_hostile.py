@@ -194,6 +194,10 @@ class TestNetwork:
         with serve_files(world, fail_first=2) as address:
             report = map_world(catalog=f"{address}/catalog.json", cities=("Plainville",))
         found = read_map(report, "plainville")
+        item = json.loads((found["folder"] / "item.json").read_text())
+        sources = [link["href"] for link in item["links"] if link["rel"] == "derived_from"]
+        assert sources
+        assert all(href.startswith(address) for href in sources)
         assert checksums(found["folder"], RASTERS) == checksums(plainville["folder"], RASTERS)
 
     def test_a_stac_api_gives_the_same_map(self, map_world, world, plainville):

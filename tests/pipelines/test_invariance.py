@@ -14,7 +14,7 @@ from rasterio.enums import Resampling
 
 import mapper.cube.load
 import mapper.run.city
-import mapper.run.steps
+import mapper.run.tasks
 from mapper.area.grid import PixelBox
 from mapper.catalog.access import open_raster
 from mapper.cube.warp import Pixels
@@ -117,7 +117,7 @@ def cut_reads(predict_box):
 def test_a_halo_cut_by_one_pixel_shows(
     map_world, recipes, shared, small_blocks, tmp_path, monkeypatch, context, mode
 ):
-    monkeypatch.setattr(mapper.run.steps, "predict_box", cut_reads(mapper.run.steps.predict_box))
+    monkeypatch.setattr(mapper.run.tasks, "predict_box", cut_reads(mapper.run.tasks.predict_box))
     base = {"cities": ("Cornerton",), "recipe": str(recipes[context, mode])}
     maps = [
         read_map(map_world(**base, out=tmp_path / str(tile), tile_size=tile), "cornerton")

@@ -57,7 +57,7 @@ def status_of(folder: Path, source: str) -> np.ndarray:
 def test_the_map_waits_for_sources_that_the_model_does_not_read(map_world, monkeypatch):
     import time
 
-    import mapper.run.steps as steps
+    import mapper.run.tasks as steps
 
     ingest = steps.ingest_tile
 
