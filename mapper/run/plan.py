@@ -190,6 +190,14 @@ def plan_city(
     )
 
 
+def all_finished(request: RunRequest) -> bool:
+    """True where every city has a finished version and no search is asked for."""
+    if request.refresh:
+        return False
+    versions = [latest_version(request.out, a.slug, request.product) for a in request.areas]
+    return all(v and (v.state() or {}).get("finished") and v.published for v in versions)
+
+
 def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
     """Hold a model's bands against a recipe's.
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from mapper.run.execute import Execution
 from mapper.run.layout import all_versions
 from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
-from mapper.run.plan import CityPlan, RunRequest, check_bands, plan_city
+from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
 from mapper.store.files import write_json
 
@@ -167,12 +168,16 @@ def run(
     """
     began = time.monotonic()
     request = make_request(options)
-    with hold_folder(request.out):
+    with hold_folder(request.out), ExitStack() as stack:
+        client = None
+        if not all_finished(request):
+            client = stack.enter_context(open_cluster(options.cluster, options.workers))
+            listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
         plans, lost = plan_run(request, listener, opener)
         todo = [plan for plan in plans if not plan.finished]
         results = [_finished_before(plan) for plan in plans if plan.finished]
-        if todo:
-            results += _carry_out(todo, options, listener)
+        if todo and client is not None:
+            results += _carry_out(todo, client, listener)
         order = {area.slug: number for number, area in enumerate(request.areas)}
         results = sorted(results + lost, key=lambda r: order[r.slug])
         seconds = round(time.monotonic() - began, 3)
@@ -191,9 +196,7 @@ def _finished_before(plan: CityPlan) -> CityResult:
     )
 
 
-def _carry_out(
-    plans: Sequence[CityPlan], options: RunOptions, listener: Listener
-) -> list[CityResult]:
+def _carry_out(plans: Sequence[CityPlan], client: Any, listener: Listener) -> list[CityResult]:
     """Freeze, execute and finish the versions of some cities."""
     ledger = Ledger(plans[0].version.root / "ledger")
     if ledger.dropped:
@@ -201,9 +204,7 @@ def _carry_out(
         listener(Event(kind="warning", message=message))
     jobs, lost = _begin(plans, ledger)
     try:
-        with open_cluster(options.cluster, options.workers) as client:
-            listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
-            Execution(jobs, client, ledger, listener).run()
+        Execution(jobs, client, ledger, listener).run()
     finally:
         ledger.close()
     return [_result(job, listener) for job in jobs] + lost
