@@ -109,6 +109,13 @@ def cloud_cover(item: Item) -> float:
     return float(item["properties"].get("eo:cloud_cover") or 0)
 
 
+def flat_bbox(item: Item) -> tuple[float, float, float, float]:
+    """West, south, east, north of the item's bbox, which may have heights too."""
+    bbox = item["bbox"]
+    west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
+    return west, south, east, north
+
+
 def check_item(item: Item) -> Item:
     """The item with finite numbers only. Raises: CatalogError where it is no STAC item."""
     identity = item.get("id")

@@ -12,7 +12,7 @@ from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
-from mapper.catalog.bands import Item
+from mapper.catalog.bands import Item, flat_bbox
 from mapper.errors import CatalogError, StoreError
 
 SOURCE = "mapper:source"
@@ -34,7 +34,6 @@ def write_items(path: Path, items: Iterable[Item]) -> None:
     from pyarrow.lib import ArrowException
 
     attempt = path.with_name(f".{path.name}.{os.getpid()}")
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_table(attempt, [_with_sound_geometry(item) for item in items])
@@ -81,9 +80,7 @@ def _with_sound_geometry(item: Item) -> Item:
     try:
         shape(item["geometry"])
     except (IndexError, TypeError, ValueError, AttributeError, ShapelyError):
-        bbox = item["bbox"]
-        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
-        return item | {"geometry": mapping(box(west, south, east, north))}
+        return item | {"geometry": mapping(box(*flat_bbox(item)))}
     return item
 
 

@@ -16,7 +16,7 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import WGS84, TileKey, cells_of, cells_under, project
-from mapper.catalog.bands import Item, check_item, cloud_cover, find_band
+from mapper.catalog.bands import Item, check_item, cloud_cover, find_band, flat_bbox
 from mapper.catalog.items import geometry_of
 from mapper.catalog.observation import moment
 from mapper.catalog.sentinel2 import mgrs_tile
@@ -95,14 +95,13 @@ def search_source(
 ) -> SourceSearch:
     """Items of one source: the first of its collections that has any."""
     catalog = opener(source.catalog)
-    result = None
+    empty = []
     for collection in source.collections or [""]:
         candidate = _search_collection(name, source, collection, catalog, (tiles, period))
         if candidate.items:
             return candidate
-        if result is None or candidate.filters[0].kept > result.filters[0].kept:
-            result = candidate
-    return result or _nothing(name, source, "no collection to search")
+        empty.append(candidate)
+    return max(empty, key=lambda c: c.filters[0].kept)
 
 
 def _nothing(name: str, source: Source, why: str) -> SourceSearch:
@@ -290,7 +289,5 @@ def _footprint(item: Item) -> BaseGeometry:
     if found is not None:
         return found.buffer(_FOOTPRINT_SLACK)
     if item.get("bbox"):
-        bbox = item["bbox"]
-        west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
-        return box(west, south, east, north).buffer(_FOOTPRINT_SLACK)
+        return box(*flat_bbox(item)).buffer(_FOOTPRINT_SLACK)
     return box(-180, -90, 180, 90)

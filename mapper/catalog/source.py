@@ -13,7 +13,7 @@ import requests
 from pystac_client.stac_api_io import StacApiIO
 
 from mapper.catalog.access import redact, retries, session, signed, unsigned
-from mapper.catalog.bands import Item
+from mapper.catalog.bands import Item, flat_bbox
 from mapper.catalog.folder import folder_items
 from mapper.errors import CatalogError
 
@@ -238,7 +238,7 @@ def touches(item: Item, boxes: Sequence[Bbox]) -> bool:
     bbox = item.get("bbox")
     if not bbox or len(bbox) not in (4, 6):
         return True
-    west, south, east, north = bbox if len(bbox) == 4 else (*bbox[:2], *bbox[3:5])
+    west, south, east, north = flat_bbox(item)
     if east < west:
         return True
     return any(

@@ -150,7 +150,7 @@ def status(
             v.product,
             f"v{v.version}",
             v.state,
-            ", ".join(f"{k} {s['done']}/{s['total']}" for k, s in _in_order(v.stages)),
+            ", ".join(f"{k} {s['done']}/{s['total']}" for k, s in v.stages.items()),
         ]
         for v in found.versions
     ]
@@ -158,11 +158,6 @@ def status(
     for version in found.versions:
         for failure in version.failures:
             typer.echo(f"{version.city}: {failure}")
-
-
-def _in_order(stages: Any) -> list[tuple[str, Any]]:
-    order = ("inspect", "ingest", "predict", "publish")
-    return [(s, stages[s]) for s in order if s in stages]
 
 
 @app.command()

@@ -39,12 +39,7 @@ def read_mosaic(
         band = find_band(item, name)
         if band is None:
             continue
-        part = read_band(band, target.grid, target.pixels, resampling)
-        if result is None:
-            result = part
-            continue
-        take = part.valid & ~result.valid
-        result = Pixels(np.where(take, part.values, result.values), result.valid | take)
+        result = _laid_under(result, read_band(band, target.grid, target.pixels, resampling))
         if result.valid.all():
             break
     return result
@@ -71,13 +66,16 @@ def read_reflectance(
         offset = verdict.offset if verdict else 0.0
         # 0 is Sentinel-2's nodata, whether or not item and file say so
         part = read_band(replace(band, nodata=0.0), target.grid, target.pixels, resampling)
-        stored = _to_stored(part, band.scale or 0.0001, offset)
-        if result is None:
-            result = stored
-            continue
-        take = stored.valid & ~result.valid
-        result = Pixels(np.where(take, stored.values, result.values), result.valid | take)
+        result = _laid_under(result, _to_stored(part, band.scale or 0.0001, offset))
     return result
+
+
+def _laid_under(top: Pixels | None, part: Pixels) -> Pixels:
+    """Pixels with the gaps of what lies on top filled."""
+    if top is None:
+        return part
+    take = part.valid & ~top.valid
+    return Pixels(np.where(take, part.values, top.values), top.valid | take)
 
 
 def _to_stored(pixels: Pixels, scale: float, offset: float) -> Pixels:

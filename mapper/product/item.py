@@ -1,6 +1,5 @@
 """STAC: an item for each city, a collection for the run, an index of the cities."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import mapper
 from mapper.area.grid import Grid, PixelBox
 from mapper.classes import ClassTable
+from mapper.store.files import sha256_of
 
 _EXTENSIONS = "https://stac-extensions.github.io"
 COLLECTION = "mapper-maps"
@@ -194,11 +194,7 @@ def _media(name: str) -> str:
 
 def file_facts(path: Path) -> dict[str, Any]:
     """`file:size` and `file:checksum` (multihash of SHA-256) of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return {"file:size": path.stat().st_size, "file:checksum": f"1220{digest.hexdigest()}"}
+    return {"file:size": path.stat().st_size, "file:checksum": f"1220{sha256_of(path)}"}
 
 
 def _links(facts: ProductFacts) -> list[dict[str, Any]]:

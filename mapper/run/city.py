@@ -26,7 +26,7 @@ from mapper.run.facts import (
 from mapper.run.ledger import Entry, Ledger
 from mapper.run.plan import CityPlan, area_wkb, block_tiles
 from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
-from mapper.run.step import Block, Progress, Step
+from mapper.run.step import STAGES, Block, Progress, Step
 from mapper.run.tasks import (
     MAP_STEP,
     CubeInputs,
@@ -40,8 +40,6 @@ from mapper.run.tasks import (
     inspection_from_json,
     map_templates,
 )
-
-STAGES = ("inspect", "ingest", "predict", "publish")
 
 
 @dataclass(slots=True)
@@ -123,12 +121,8 @@ class CityJob:
         """Take what the ledger has of a step, and make the rest ready."""
         progress = self.progress[step.stage]
         progress.total += 1
-        known = {
-            key: self.ledger.find(key, digest, self.root)
-            for key, (digest, _) in step.entries.items()
-        }
-        found = [e for e in known.values() if e is not None and self._may_serve(e)]
-        if len(found) == len(known):
+        found = self.known(step)
+        if found is not None:
             progress.skipped += 1
             for entry in found:
                 self._accept(step.stage, entry)
@@ -141,7 +135,7 @@ class CityJob:
         return not entry.facts.get("failures") or entry.facts.get("token") == self.plan.token
 
     def known(self, step: Step) -> list[Entry] | None:
-        """The entries of a step that another city has done meanwhile; None where it has not."""
+        """The ledger's entries of a step, where it has all of them; None where it has not."""
         found = [
             self.ledger.find(key, digest, self.root) for key, (digest, _) in step.entries.items()
         ]

@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +39,7 @@ class Execution:
     listener: Listener
     _running: dict[Any, list[tuple[CityJob, Step]]] = field(default_factory=dict)
     _by_identity: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict)
-    _numbers: Iterable[int] = field(default_factory=itertools.count)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _written: float = 0.0
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class Execution:
             # another city wants the same tile: one task serves both
             self._running[known].append((job, step))
             return
-        name = f"{step.stage}-{job.slug}-{next(iter(self._numbers)):08x}"
+        name = f"{step.stage}-{job.slug}-{next(self._numbers):08x}"
         future = self.client.submit(
             run_task, step.task, key=name, pure=False, retries=1 if step.stage != "publish" else 0
         )

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mapper.area.window import Window
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.cube.inspect import bands_to_read
 from mapper.cube.template import PIXELS_VERSION
 from mapper.errors import RecipeError, UsageError
 from mapper.inference.card import ModelCard
@@ -135,9 +136,7 @@ class CityPlan:
         table, token = freeze(self.version.items, self.items.by_source), uuid.uuid4().hex
         facts = {"name": self.area.name, "accounts": self.accounts, "token": token}
         self.version.begin(self.fingerprint, facts)
-        changes = {"items": table, "frozen": True, "token": token}
-        fields = {f: getattr(self, f) for f in self.__dataclass_fields__}
-        return CityPlan(**(fields | changes))
+        return replace(self, items=table, frozen=True, token=token)
 
 
 def plan_city(
@@ -277,10 +276,7 @@ def _bytes_to_read(plan: CityPlan, tiles: Sequence[TileKey]) -> int:
     total = 0.0
     for name, source in plan.request.recipe.sources.items():
         looks = sum(len(plan.scenes_by_tile.get(name, {}).get(t, ())) for t in tiles)
-        bands = ["elevation"] if source.kind == "elevation" else list(source.bands.all)
-        if source.kind == "sentinel-2" and source.mask is not None:
-            bands.append("scl")
-        for band in bands:
+        for band in bands_to_read(source):
             native: float = _COARSE_BANDS.get(band, 30 if source.kind == "elevation" else 10)
             if source.kind == "imagery":
                 native = plan.grid.resolution

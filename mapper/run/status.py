@@ -9,6 +9,7 @@ from typing import Any
 from mapper.errors import UsageError
 from mapper.run.layout import Version, all_versions
 from mapper.run.lock import folder_is_held
+from mapper.run.step import STAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,7 @@ def folder_status(root: Path) -> FolderStatus:
 
 def _status(version: Version, held: bool) -> VersionStatus:
     progress = _progress(version)
-    failures = tuple(progress.get("failures", ()))
+    failures, stages = tuple(progress.get("failures", ())), progress.get("stages", {})
     if (version.state() or {}).get("finished"):
         state = "finished"
     elif held:
@@ -56,7 +57,7 @@ def _status(version: Version, held: bool) -> VersionStatus:
         product=version.product,
         version=version.number,
         state=state,
-        stages=progress.get("stages", {}),
+        stages={s: stages[s] for s in STAGES if s in stages},
         failures=failures if state != "finished" else (),
     )
 

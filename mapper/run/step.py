@@ -7,6 +7,9 @@ from typing import Any
 from mapper.area.grid import TileKey
 from mapper.run.tasks import Task
 
+STAGES = ("inspect", "ingest", "predict", "publish")
+"""In the order in which a city goes through them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:

@@ -38,6 +38,7 @@ from mapper.recipe import Source
 from mapper.run.ledger import Output
 from mapper.store.shards import Shard, read_box, shard_directory, write_shards
 from mapper.store.template import ArrayTemplate
+from mapper.store.view import extent_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,10 +263,7 @@ class PredictTask:
         cols = {k.col for k, _, _ in self.tiles}
         if len(rows) * len(cols) != len(self.tiles):
             return [(tile[0].box, [tile]) for tile in self.tiles]
-        whole = self.tiles[0][0].box
-        for key, _, _ in self.tiles:
-            whole = whole.union(key.box)
-        return [(whole, list(self.tiles))]
+        return [(extent_of(key for key, _, _ in self.tiles), list(self.tiles))]
 
     def _write(
         self, engine: Engine, key: TileKey, digest: str, block: tuple[PixelBox, Labels]

@@ -1,5 +1,6 @@
 """Small files that appear whole or not at all."""
 
+import hashlib
 import json
 import os
 import uuid
@@ -8,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from mapper.errors import StoreError
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file's content, whatever its size."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, content: Any) -> None:

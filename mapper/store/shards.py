@@ -5,7 +5,6 @@ itself, and the shard's bytes are the very bytes that a city's group links to. A
 appears under its final name only when it is complete; whoever comes second is thrown away.
 """
 
-import hashlib
 import os
 import shutil
 import uuid
@@ -19,6 +18,7 @@ from zarr.codecs import BloscCodec
 
 from mapper.area.grid import PixelBox, TileKey
 from mapper.errors import StoreError
+from mapper.store.files import sha256_of
 from mapper.store.template import ArrayTemplate
 
 
@@ -104,7 +104,7 @@ def _put_in_place(attempt: Path, final: Path) -> None:
 def _checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every shard below a folder."""
     return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): sha256_of(path)
         for path in sorted(folder.glob("*/c/**/0"))
         if path.is_file()
     }
@@ -130,15 +130,11 @@ def shard_file(array: Path, dimensions: int) -> Path:
 def _describe(root: Path, array: Path, name: str) -> Shard:
     """Size and checksum of a shard on disk."""
     file = next(p for p in sorted(array.glob("c/**/0")) if p.is_file())
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
     return Shard(
         array=name,
         path=str(file.relative_to(root)),
         size=file.stat().st_size,
-        sha256=digest.hexdigest(),
+        sha256=sha256_of(file),
     )
 
 

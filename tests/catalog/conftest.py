@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 from shapely.geometry import box, mapping
@@ -17,15 +15,6 @@ from mapper.catalog.source import ItemList
 from mapper.simulate import TEST_CITIES, WorldOptions, write_archive
 
 OPTIONS = WorldOptions(margin_m=600, bands=("green", "red", "nir", "swir16"), highres=False)
-
-
-@pytest.fixture(scope="session")
-def archive():
-    """Folder of the real archive."""
-    found = os.environ.get("MAPPER_TEST_ARCHIVE")
-    if not found:
-        pytest.skip("MAPPER_TEST_ARCHIVE is not set")
-    return Path(found)
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,15 +14,6 @@ from mapper.catalog.bands import BandAsset
 from mapper.simulate import TEST_CITIES, WorldOptions, write_archive
 
 OPTIONS = WorldOptions(margin_m=600, bands=("blue", "green", "red", "nir", "swir16"))
-
-
-@pytest.fixture(scope="session")
-def archive():
-    """Folder of the real archive."""
-    found = os.environ.get("MAPPER_TEST_ARCHIVE")
-    if not found:
-        pytest.skip("MAPPER_TEST_ARCHIVE is not set")
-    return Path(found)
 
 
 @pytest.fixture(scope="session")
