@@ -66,6 +66,12 @@ class ClassTable:
         """Pixel values in channel order."""
         return tuple(c.value for c in self.classes)
 
+    @property
+    def category_names(self) -> tuple[str, ...]:
+        """Titles of the pixel values 0, 1, 2 and so on; empty where there is no class."""
+        titles = {c.value: c.title for c in self.classes}
+        return tuple(titles.get(value, "") for value in range(max(titles) + 1))
+
     def colormap(self) -> dict[int, tuple[int, int, int, int]]:
         """Colour table for `rasterio.write_colormap`; nodata is transparent."""
         table = {c.value: (*c.rgb, 255) for c in self.classes}

@@ -5,12 +5,16 @@ MapperError                 1  failure
 ├── InputError              3  an AOI, recipe or model card is wrong; nothing has been read
 │   ├── AreaError              the AOI file or one of its features
 │   ├── RecipeError            the recipe
-│   └── ModelError             the model folder: card, checksum, graph
+│   ├── ModelError             the model folder: card, checksum, graph
+│   └── ImageError             an image that does not fit the model
 ├── NothingFoundError       4  the search left no scene; says which filter removed them
 ├── CatalogError            1  the catalog does not answer, or answers nonsense
 ├── ReadError               1  an asset is missing, cut off or does not hold what its item says
 ├── StoreError              1  a shard, ledger or product could not be written
 ├── LockedError             1  another run works in this folder
+├── ResourceError           3  the plan does not fit the memory; nothing has been read
+├── DeviceError             1  the accelerator is not there, or stopped answering
+│   └── DeviceMemoryError      a batch does not fit its memory
 └── PartlyDoneError         5  some cities are done, others are not; run again to resume
 
 A message says what is wrong, the value, and the remedy.
@@ -47,6 +51,10 @@ class ModelError(InputError):
     """The model folder does not hold what its card promises."""
 
 
+class ImageError(InputError):
+    """An image cannot be read, or does not fit the model."""
+
+
 class NothingFoundError(MapperError):
     """No scene is left for a city, or for any city."""
 
@@ -67,6 +75,18 @@ class StoreError(MapperError):
 
 class LockedError(MapperError):
     """Another run holds this folder."""
+
+
+class ResourceError(InputError):
+    """The plan does not fit the memory that there is."""
+
+
+class DeviceError(MapperError):
+    """The accelerator is not there, or stopped answering."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A batch of windows does not fit the memory."""
 
 
 class PartlyDoneError(MapperError):

@@ -6,12 +6,13 @@ A recipe is a YAML file under `pipelines/` or any path. Unknown keys are refused
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mapper.errors import RecipeError
 
@@ -69,7 +70,23 @@ class SclMask(_Section):
     )
 
 
-class Sentinel2Source(_Source):
+class _Dated(_Source):
+    months: list[int] = Field(
+        default=[], description="Months of the period to use, 1 to 12; all where empty"
+    )
+    seasons: bool = Field(
+        default=False, description="One composite for each of the recipe's seasons"
+    )
+
+    @field_validator("months")
+    @classmethod
+    def _months_exist(cls, months: list[int]) -> list[int]:
+        if any(not 1 <= month <= 12 for month in months):
+            raise ValueError(f"{months}: months go from 1 to 12")
+        return months
+
+
+class Sentinel2Source(_Dated):
     """Optical composite: median reflectance over the period, with an observation count."""
 
     kind: Literal["sentinel-2"]
@@ -84,7 +101,7 @@ class Sentinel2Source(_Source):
     resampling: Resampling = "bilinear"
 
 
-class Sentinel1Source(_Source):
+class Sentinel1Source(_Dated):
     """Radar backscatter: VV and VH mean in linear power, stored in dB."""
 
     kind: Literal["sentinel-1"]
@@ -134,14 +151,59 @@ Source = Annotated[
 class Predict(_Section):
     """How the model is laid over the ground; what is left out comes from the model card."""
 
+    over: Literal["composite", "scene", "season"] = Field(
+        default="composite",
+        description="What is classified: the composite, every Sentinel-2 observation, or the "
+        "composite of every season; several maps are then reduced to one",
+    )
+    reduce: Literal["mean", "vote", "highest"] = Field(
+        default="mean",
+        description="How maps of several dates become one: mean probability, most frequent "
+        "class, or the class of the highest confidence",
+    )
+    form: str | None = Field(
+        default=None, description="Asset key of the model's form; left out, it is measured"
+    )
     mode: Literal["core", "blend"] | None = None
     size: int | None = Field(default=None, ge=16, description="Side of a window in pixels")
     stride: int | None = Field(default=None, ge=1, description="Distance between windows")
     weights: Literal["hann", "gaussian"] = Field(
         default="hann", description="Weights of blended windows"
     )
-    batch: int = Field(default=4, ge=1, le=256)
+    scores: Literal["probabilities", "logits"] = Field(
+        default="probabilities", description="What overlapping windows are averaged in"
+    )
+    augmentation: Literal["none", "d4"] = Field(
+        default="none",
+        description="`d4` averages the eight mirrored and turned views of each window",
+    )
+    entropy: bool = Field(default=False, description="Also store the entropy of each pixel")
+    probabilities: bool = Field(
+        default=False, description="Also store the probability of every class"
+    )
+    batch: int | None = Field(
+        default=None, ge=1, le=256, description="Windows run at once; left out, it is measured"
+    )
     threads: int = Field(default=1, ge=1, le=64, description="Of the runtime, per worker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composite:
+    """A source as it is ingested."""
+
+    name: str
+    """Of its arrays in the cube."""
+    source: "Source"
+    slot: str
+    """Which of the model's layers it fills; seasons that are mapped apart share one."""
+    season: str = ""
+    known_as: str = ""
+    """The source's name in the recipe, where it is another."""
+    suffix: str = ""
+
+    def band(self, name: str) -> str:
+        """How a model knows a band: `sentinel2:red`, or stacked `sentinel2:red_spring`."""
+        return f"{self.known_as or self.name}:{name}{self.suffix}"
 
 
 class Recipe(_Section):
@@ -153,6 +215,11 @@ class Recipe(_Section):
     license: str = Field(default="other", description="Licence of the product (SPDX or `other`)")
     resolution: float = Field(gt=0, lt=100_000, description="Metres per pixel")
     sources: dict[str, Source] = Field(min_length=1)
+    seasons: dict[str, list[int]] = Field(
+        default={"winter": [12, 1, 2], "spring": [3, 4, 5], "summer": [6, 7, 8]}
+        | {"autumn": [9, 10, 11]},
+        description="Months of each season, for sources with `seasons: true`",
+    )
     model: str = Field(description="Name of a model folder, or a path to one")
     predict: Predict = Predict()
 
@@ -175,6 +242,54 @@ class Recipe(_Section):
         """The recipe with every source read from one catalog."""
         sources = {n: s.model_copy(update={"catalog": catalog}) for n, s in self.sources.items()}
         return self.model_copy(update={"sources": sources})
+
+    @field_validator("seasons")
+    @classmethod
+    def _seasons_are_months(cls, seasons: dict[str, list[int]]) -> dict[str, list[int]]:
+        for name, months in seasons.items():
+            if not re.fullmatch(r"[a-z][a-z0-9]*", name):
+                raise ValueError(f"season {name!r}: use lower-case letters and digits")
+            if not months or any(not 1 <= month <= 12 for month in months):
+                raise ValueError(f"season {name!r} has months {months}; give some of 1 to 12")
+        return seasons
+
+    @model_validator(mode="after")
+    def _over_has_what_it_needs(self) -> "Recipe":
+        seasonal = any(getattr(s, "seasons", False) for s in self.sources.values())
+        if self.predict.over == "season" and not seasonal:
+            raise ValueError("predict.over is season, but no source has `seasons: true`")
+        names = [c.name for c in self.composites]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources would both be called one of {sorted(names)}")
+        if self.predict.over == "scene":
+            if not any(s.kind == "sentinel-2" for s in self.sources.values()):
+                raise ValueError("predict.over is scene, but no source is sentinel-2")
+            if seasonal:
+                raise ValueError("predict.over is scene; take `seasons: true` out of the sources")
+        return self
+
+    @property
+    def composites(self) -> tuple[Composite, ...]:
+        """What is ingested: the sources, those with seasons once for each of them."""
+        found: list[Composite] = []
+        for name, source in self.sources.items():
+            if not getattr(source, "seasons", False):
+                found.append(Composite(name=name, source=source, slot=name))
+                continue
+            for season, months in self.seasons.items():
+                one = source.model_copy(update={"months": months})
+                stacked = self.predict.over != "season"
+                found.append(
+                    Composite(
+                        name=f"{name}_{season}",
+                        source=one,
+                        slot=f"{name}_{season}" if stacked else name,
+                        season=season,
+                        known_as=name,
+                        suffix=f"_{season}" if stacked else "",
+                    )
+                )
+        return tuple(found)
 
     @property
     def digest(self) -> str:

@@ -1,4 +1,6 @@
-"""Turns published rules into an ONNX graph and its STAC card; no weight is trained.
+"""Turns published rules into an ONNX graph, its STAC card and its reference output.
+
+No weight is trained.
 
 A rule is a ratio of two weighted band sums, clipped to a range: `clip(top / bottom, low, high)`.
 An index and its threshold fit in one: `(index - threshold) / width` is such a ratio. A rule
@@ -6,7 +8,9 @@ counts only where all its bands are valid; the logit of a class is a weighted su
 """
 
 import hashlib
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 IR_VERSION = 8
+REFERENCE_SIDE = 32
 MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 
@@ -225,13 +230,66 @@ def describe_output(classes: Sequence[tuple[str, str, str]]) -> list[dict[str, A
     ]
 
 
+def reference_output(model: Formulas, image: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """The rules by numpy in float64, which says what every library must give.
+
+    It takes no matrix product, so that it gives the same bytes on every machine.
+
+    Args:
+        model: bands, rules and classes.
+        image: `(1, band, y, x)`.
+        valid: the same shape, 1 or 0.
+
+    Returns: logits `(1, class, y, x)` float32.
+    """
+    band = dict(
+        zip(model.bands, np.where(valid > 0.5, image, 0)[0].astype(np.float64), strict=True)
+    )
+    seen = dict(zip(model.bands, valid[0] > 0.5, strict=True))
+    logits = {name: np.full(image.shape[2:], start) for name, start in model.start.items()}
+    for rule in model.rules:
+        top = sum((np.float32(c) * band[b] for b, c in rule.top.items()), np.float32(rule.offset))
+        below = sum(
+            (np.float32(c) * band[b] for b, c in rule.bottom.items()), np.float32(rule.scale)
+        )
+        value = np.clip(top / np.maximum(below, model.tiny), rule.low, rule.high)
+        applies = np.all([seen[b] for b in rule.bands], axis=0)
+        for name, weight in rule.weights.items():
+            logits[name] = logits[name] + np.where(applies, weight * value, 0)
+    return np.stack(list(logits.values()))[None].astype(np.float32)
+
+
+def reference_arrays(
+    model: Formulas, ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, np.ndarray]:
+    """Random values of each band within its usual range, one in ten missing, and the output."""
+    rng = np.random.default_rng(20)
+    shape = (1, len(model.bands), REFERENCE_SIDE, REFERENCE_SIDE)
+    low, high = (_column([ranges[b][end] for b in model.bands]) for end in (0, 1))
+    image = (low + (high - low) * rng.random(shape)).astype(np.float32)
+    valid = (rng.integers(0, 10, shape) > 0).astype(np.float32)
+    image = np.where(valid > 0, image, np.float32(0))
+    output = reference_output(model, image, valid)
+    return {"image": image, "valid": valid, "output": output}
+
+
+def _pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """An .npz that is stored, not packed: the same bytes whatever the zip library."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+        for name, values in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w") as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
+    return content.getvalue()
+
+
 def _checksum(content: bytes) -> str:
     """Multihash of SHA-256, hexadecimal."""
     return "1220" + hashlib.sha256(content).hexdigest()
 
 
-def _assets(model: Formulas, graph: bytes, readme: bytes) -> dict[str, Any]:
-    """The graph and the text beside it.
+def _assets(model: Formulas, graph: bytes, readme: bytes, reference: bytes) -> dict[str, Any]:
+    """The graph, and the text and the reference beside it.
 
     STAC 1.1 lets an item's properties list `bands`, which MLM asks for, only where an asset does.
     """
@@ -254,6 +312,14 @@ def _assets(model: Formulas, graph: bytes, readme: bytes) -> dict[str, Any]:
             "file:size": len(readme),
             "file:checksum": _checksum(readme),
         },
+        "reference": {
+            "href": "./reference.npz",
+            "type": "application/x-npz",
+            "title": "Input and output that every form must give",
+            "roles": ["mapper:reference"],
+            "file:size": len(reference),
+            "file:checksum": _checksum(reference),
+        },
     }
 
 
@@ -262,10 +328,21 @@ def write_model(
     model: Formulas,
     properties: Mapping[str, Any],
     sources: Sequence[tuple[str, str]],
+    ranges: Mapping[str, tuple[float, float]],
 ) -> None:
-    """Write `model.onnx` and `item.json`; sources are (address, title) of what is cited."""
-    graph = build_graph(model)
+    """Write `model.onnx`, `reference.npz` and `item.json`.
+
+    Args:
+        folder: of the model; holds its README.
+        model: bands, rules and classes.
+        properties: of the item, beside those that are the same for every model.
+        sources: address and title of what is cited.
+        ranges: of each band, for the reference input.
+    """
+    graph, readme = build_graph(model), (folder / "README.md").read_bytes()
+    reference = _pack(reference_arrays(model, ranges))
     (folder / "model.onnx").write_bytes(graph)
+    (folder / "reference.npz").write_bytes(reference)
     item = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -297,7 +374,7 @@ def write_model(
             {"rel": "cite-as", "href": href, "title": title, "type": "text/html"}
             for href, title in sources
         ],
-        "assets": _assets(model, graph, (folder / "README.md").read_bytes()),
+        "assets": _assets(model, graph, readme, reference),
     }
     text = json.dumps(item, indent=2, ensure_ascii=False) + "\n"
     (folder / "item.json").write_text(text, encoding="utf-8", newline="\n")

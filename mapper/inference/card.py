@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,12 @@ import numpy as np
 
 from mapper.classes import ClassTable
 from mapper.errors import ModelError
+from mapper.inference.artifact import Artifact, Form, artifacts_of, file_of
+from mapper.inference.scaling import Scaling, scaled, scaling_of
 from mapper.recipe import data_directory
 
-Form = Literal["onnx", "torchscript"]
+Activation = Literal["softmax", "sigmoid", "none"]
+Head = Literal["classes", "labels", "values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,32 +31,41 @@ class ModelCard:
     name: str
     folder: Path
     """The model's folder."""
-    artifact: Path
-    """The file that is run."""
-    form: Form
+    artifacts: tuple[Artifact, ...]
+    """Every form of the model that the folder holds."""
+    artifact: Artifact
+    """The one that is run."""
     sha256: str
-    """Of the artifact, verified."""
+    """Of that artifact's file, verified."""
     bands: tuple[str, ...]
     """Channels of the input in order, as `source:band`."""
     required: tuple[str, ...]
     """Bands without which a pixel gets no class."""
     classes: ClassTable
-    scaling: tuple[tuple[Mapping[str, Any], ...], ...]
-    """Per band, the value scalings of the MLM extension, applied in order."""
+    scaling: tuple[Scaling, ...]
+    """Per band, what is done to values in physical units."""
     image_input: str
     validity_input: str | None
     """Input that says which values are data, 1.0 or 0.0; None where the model has none."""
     output: str
-    activation: Literal["softmax", "none"]
-    """What turns the output into probabilities."""
+    activation: Activation
+    """What turns the output into probabilities; `sigmoid` of one channel tells two classes
+    apart, the first of them where it is low."""
+    head: Head
+    """`classes`: one class a pixel; `labels`: each class may hold or not; `values`: numbers."""
     temperature: float
     receptive_field: int
     """Pixels across; 1 for a model that looks at single pixels."""
     global_context: bool
     """True where every output pixel depends on the whole window: no halo is exact."""
+    data_type: str
+    """Numpy type of the imagery that the model is made for, e.g. `uint8`; empty where any is."""
     fill: float
     """Value, after scaling, of pixels without data."""
     window: Mapping[str, Any]
+    reference: Path | None
+    """Arrays `image` (scaled, float32), `valid` where there is a validity input, and `output`:
+    what an export must give back."""
     license: str
     item: Mapping[str, Any]
     """The whole STAC item."""
@@ -66,42 +78,70 @@ class ModelCard:
             "bands": self.bands,
             "required": self.required,
             "classes": self.classes.to_stac(),
-            "scaling": [[dict(s) for s in steps] for steps in self.scaling],
+            "scaling": [asdict(s) for s in self.scaling],
             "inputs": [self.image_input, self.validity_input, self.output],
-            "activation": [self.activation, self.temperature],
+            "head": [self.head, self.activation, self.temperature],
             "fill": self.fill,
         }
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def form(self) -> Form:
+        """Of the artifact that is run."""
+        return self.artifact.form
+
+    @property
+    def reference_sha256(self) -> str:
+        """Of the reference, empty where there is none: a new one is checked anew."""
+        try:
+            return hashlib.sha256(self.reference.read_bytes()).hexdigest() if self.reference else ""
+        except OSError:
+            return ""
+
+    @property
+    def channels(self) -> int:
+        """Channels that the model's output must have."""
+        return 1 if self.binary else len(self.classes.classes)
+
+    @property
+    def binary(self) -> bool:
+        """True where one channel tells two classes apart."""
+        single = self.head == "classes" and self.activation == "sigmoid"
+        return single and len(self.classes.classes) == 2
+
+    @property
+    def channels_decided(self) -> int:
+        """Channels of probabilities: a sigmoid's one channel tells two classes."""
+        return len(self.classes.classes)
+
+    @property
+    def required_channels(self) -> tuple[int, ...]:
+        """Places of the required bands among the bands."""
+        return tuple(self.bands.index(band) for band in self.required)
 
     def scale(self, image: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Physical values to what the model expects; pixels without data become `fill`.
 
         Args:
-            image: `(band, y, x)` float32 in physical units.
-            valid: `(band, y, x)` bool.
+            image: `(batch, band, y, x)` float32 in physical units.
+            valid: the same shape, bool.
         """
-        scaled = image
-        if any(self.scaling):
-            scaled = image.copy()
-            for channel, steps in enumerate(self.scaling):
-                for step in steps:
-                    scaled[channel] = _scaled(scaled[channel], step)
-        return np.where(valid, scaled, np.float32(self.fill))
+        return np.where(valid, scaled(image, self.scaling), np.float32(self.fill))
 
 
-def load_card(name: str) -> ModelCard:
+def load_card(name: str, form: str | None = None) -> ModelCard:
     """A model by the name of a shipped one, or by the path of its folder.
+
+    Args:
+        name: of the model.
+        form: asset key of the artifact to run; None takes the first.
 
     Raises: ModelError where the card lacks something or the file is not the one it describes.
     """
     folder = _find_model(name)
     try:
         item = json.loads((folder / "item.json").read_text(encoding="utf-8"))
-        properties, asset = item["properties"], _model_asset(item)
-        artifact = (folder / asset["href"]).resolve()
-        if folder.resolve() not in artifact.parents:
-            raise ModelError(f"{folder}: the model file {asset['href']!r} lies outside the folder")
-        card = _card(item, properties, folder.resolve(), (artifact, _verified(artifact, asset)))
+        card = _card(item, folder.resolve(), form)
         _check(card, folder)
     except OSError as reason:
         raise ModelError(f"{folder}/item.json cannot be read: {reason.strerror}") from reason
@@ -131,48 +171,35 @@ def _find_model(name: str) -> Path:
     raise ModelError(f"no model {name!r}; shipped are {known}; or give a folder with an item.json")
 
 
-def _model_asset(item: Mapping[str, Any]) -> Mapping[str, Any]:
+def _chosen(artifacts: tuple[Artifact, ...], form: str | None) -> Artifact:
+    if form is None:
+        return artifacts[0]
+    for artifact in artifacts:
+        if artifact.name == form:
+            return artifact
+    known = ", ".join(a.name for a in artifacts)
+    raise ModelError(f"the model has no form {form!r}; its folder holds {known}")
+
+
+def _reference(item: Mapping[str, Any], folder: Path) -> Path | None:
     for asset in item["assets"].values():
-        if "mlm:model" in asset.get("roles", []):
-            return dict(asset)
-    raise ModelError(f"model {item.get('id')!r} has no asset with the role mlm:model; add it")
+        if "mapper:reference" in asset.get("roles", []):
+            return file_of(asset, folder)
+    return None
 
 
-def _verified(artifact: Path, asset: Mapping[str, Any]) -> str:
-    """SHA-256 of the artifact; raises where it is not what the card describes."""
-    try:
-        content = artifact.read_bytes()
-    except OSError as reason:
-        raise ModelError(f"model file {artifact} cannot be read: {reason.strerror}") from reason
-    size, found = asset.get("file:size"), hashlib.sha256(content).hexdigest()
-    if size is not None and size != len(content):
-        raise ModelError(
-            f"model file {artifact} has {len(content)} bytes, its card says {size}: it is cut "
-            "off or another file; fetch it again"
-        )
-    checksum = str(asset.get("file:checksum", ""))
-    if checksum and checksum != f"1220{found}":
-        raise ModelError(
-            f"model file {artifact} is not the one that its card describes (checksum 1220{found})"
-        )
-    return found
-
-
-def _card(
-    item: Mapping[str, Any],
-    properties: Mapping[str, Any],
-    folder: Path,
-    file: tuple[Path, str],
-) -> ModelCard:
-    artifact, sha256 = file
+def _card(item: Mapping[str, Any], folder: Path, form: str | None) -> ModelCard:
+    properties = item["properties"]
+    artifacts = artifacts_of(item, folder)
+    artifact = _chosen(artifacts, form)
     image, output = properties["mlm:input"][0], properties["mlm:output"][0]
     bands = tuple(b if isinstance(b, str) else b["name"] for b in image["bands"])
     return ModelCard(
         name=str(properties["mlm:name"]),
         folder=folder,
+        artifacts=artifacts,
         artifact=artifact,
-        form=_form(artifact),
-        sha256=sha256,
+        sha256=artifact.verified(),
         bands=bands,
         required=tuple(properties.get("mapper:required", bands)),
         classes=ClassTable.from_stac(output["classification:classes"]),
@@ -181,57 +208,34 @@ def _card(
         validity_input=properties.get("mapper:validity_input"),
         output=output["name"],
         activation=properties.get("mapper:activation", "softmax"),
+        head=properties.get("mapper:head", "classes"),
         temperature=float(properties.get("mapper:temperature", 1.0)),
         receptive_field=int(properties["mapper:receptive_field"]),
         global_context=bool(properties.get("mapper:global_context", False)),
+        data_type=str(properties.get("mapper:data_type", "") or _data_type(image)),
         fill=float(properties.get("mapper:fill", 0.0)),
         window=dict(properties.get("mapper:window", {})),
+        reference=_reference(item, folder),
         license=str(properties.get("license", "other")),
         item=item,
     )
 
 
-def _form(artifact: Path) -> Form:
-    forms: dict[str, Form] = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript"}
-    if artifact.suffix not in forms:
-        raise ModelError(f"model file {artifact.name} is neither .onnx nor TorchScript (.pt)")
-    return forms[artifact.suffix]
+def _data_type(image: Mapping[str, Any]) -> str:
+    """Values that are divided by 255 come from images of 8 bits."""
+    steps = [step for step in image.get("value_scaling") or [] if step]
+    return "uint8" if any(255 in (s.get("value"), s.get("maximum")) for s in steps) else ""
 
 
-def _scaling(
-    listed: list[Mapping[str, Any] | None] | None, bands: int
-) -> tuple[tuple[Mapping[str, Any], ...], ...]:
+def _scaling(listed: list[Mapping[str, Any] | None] | None, bands: int) -> tuple[Scaling, ...]:
     """One scaling for all bands, or one for each."""
     if not listed:
-        return ((),) * bands
+        listed = [None]
     if len(listed) == 1:
         listed = list(listed) * bands
     if len(listed) != bands:
         raise ModelError(f"value_scaling has {len(listed)} entries for {bands} bands")
-    return tuple(() if step is None else (step,) for step in listed)
-
-
-def _scaled(values: np.ndarray, step: Mapping[str, Any]) -> np.ndarray:
-    """One value scaling of the MLM extension, in float32."""
-    number = {k: np.float32(v) for k, v in step.items() if isinstance(v, int | float)}
-    match step["type"]:
-        case "min-max":
-            low, high = number["minimum"], number["maximum"]
-            return np.asarray((values - low) / (high - low))
-        case "z-score":
-            return np.asarray((values - number["mean"]) / number["stddev"])
-        case "clip":
-            return np.clip(values, number["minimum"], number["maximum"])
-        case "clip-min":
-            return np.maximum(values, number["minimum"])
-        case "clip-max":
-            return np.minimum(values, number["maximum"])
-        case "offset":
-            return np.asarray(values - number["value"])
-        case "scale":
-            return np.asarray(values / number["value"])
-        case other:
-            raise ModelError(f"value_scaling {other!r} is not supported; use min-max or z-score")
+    return tuple(scaling_of(step) for step in listed)
 
 
 def _check(card: ModelCard, folder: Path) -> None:
@@ -249,23 +253,20 @@ def _check(card: ModelCard, folder: Path) -> None:
             raise ModelError(f"{folder}: band {band!r} is not of the form source:band")
     if card.receptive_field < 1:
         raise ModelError(f"{folder}: receptive field {card.receptive_field}; give 1 or more")
-    if card.activation not in ("softmax", "none"):
-        raise ModelError(f"{folder}: activation {card.activation!r}; use softmax or none")
-    if not card.temperature > 0:
+    if card.activation not in ("softmax", "sigmoid", "none"):
+        raise ModelError(f"{folder}: activation {card.activation!r}; use softmax, sigmoid or none")
+    if card.head not in ("classes", "labels", "values"):
+        raise ModelError(f"{folder}: head {card.head!r}; use classes, labels or values")
+    if card.head == "labels" and card.activation == "softmax":
+        raise ModelError(f"{folder}: with the head `labels` the activation is sigmoid or none")
+    if card.head == "values" and card.activation != "none":
+        raise ModelError(f"{folder}: with the head `values` the activation is none")
+    if not np.isfinite(card.fill):
+        raise ModelError(f"{folder}: fill {card.fill} is no number; give what the model expects")
+    if not 0 < card.temperature < np.inf:
         raise ModelError(f"{folder}: temperature {card.temperature}; give more than 0")
     if card.window.get("mode", "core") not in ("core", "blend"):
         raise ModelError(f"{folder}: window mode {card.window['mode']!r}; use core or blend")
     for name in ("size", "stride"):
         if not isinstance(card.window.get(name, 1), int) or card.window.get(name, 1) < 1:
             raise ModelError(f"{folder}: window {name} {card.window[name]!r}; give pixels")
-    for steps in card.scaling:
-        for step in steps:
-            _check_scaling(step, folder)
-
-
-def _check_scaling(step: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a scaling that lacks a number or divides by zero."""
-    with np.errstate(all="ignore"):
-        tried = _scaled(np.array([0.0, 1.0], dtype=np.float32), step)
-    if not np.isfinite(tried).all():
-        raise ModelError(f"{folder}: value_scaling {dict(step)} divides by zero")

@@ -3,18 +3,22 @@
 It is frozen before the first tile, is in every predict hash and in the product's item.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from mapper.area.window import Mode, WindowPlan
 from mapper.errors import RecipeError
+from mapper.inference.artifact import Form, Precision
 from mapper.inference.card import ModelCard
-from mapper.inference.runtime import Runtime
+from mapper.inference.coding import Coding
+from mapper.inference.composition import Composition, Decision, Weights
+from mapper.inference.runtime import Device, Runtime, load_program
 from mapper.recipe import Predict, digest_of
 
-PREDICT_VERSION = 1
+PREDICT_VERSION = 2
 """Raised whenever the engine gives another label or confidence for the same input and plan."""
 
+DEFAULT_BATCH = 4
 _CORES = (4096, 2048, 1024, 512, 256, 128, 64, 32, 16)
 
 
@@ -25,22 +29,39 @@ class InferencePlan:
     model: str
     """Name of the model."""
     model_digest: str
-    form: str
+    artifact: str
+    """Which of the model folder's forms is run."""
+    form: Form
     runtime: str
     """Library, version and device."""
-    precision: Literal["float32"] = "float32"
+    device: Device
+    precision: Precision
+    composition: str
+    """Hash of what is run: the model with its input and output steps."""
     size: int
     stride: int
     mode: Mode
-    weights: Literal["none", "hann", "gaussian"]
+    weights: Weights
+    scores: Literal["probabilities", "logits"]
+    """What blended windows and augmented views are averaged in."""
+    augmentation: Literal["none", "d4"]
+    """`d4` averages the eight mirrored and turned views of each window."""
     batch: int
     threads: int
-    augmentation: Literal["none"] = "none"
+    batch_matters: bool
+    """True where the runtime is not known to be bit-stable over batch and threads."""
     fill: float
     context: int
     """How far beyond a pixel, in pixels, the cube can have a say in its label: half the receptive
     field, or all that its windows read where the model looks at the whole window."""
+    entropy: bool
+    probabilities: bool
     version: int = PREDICT_VERSION
+
+    @property
+    def decision(self) -> Decision:
+        """What is stored beside class and confidence."""
+        return Decision(entropy=self.entropy, probabilities=self.probabilities)
 
     @property
     def windows(self) -> WindowPlan:
@@ -49,18 +70,24 @@ class InferencePlan:
 
     @property
     def digest(self) -> str:
-        """Hash of what decides a label: batch and threads only where the runtime needs them."""
-        fields = asdict(self)
-        if self.form == "onnx":
-            del fields["batch"], fields["threads"]
-        return digest_of(fields)
+        """Hash of what decides a label."""
+        return digest_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return asdict(self)
+        """What decides a label, as JSON: batch and threads only where the runtime needs them."""
+        fields = asdict(self)
+        if not self.batch_matters:
+            del fields["batch"], fields["threads"]
+        return fields
 
 
-def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> InferencePlan:
+def plan_inference(
+    card: ModelCard,
+    runtime: Runtime,
+    wanted: Predict,
+    coding: Coding,
+    device: Device = "cpu",
+) -> InferencePlan:
     """Freeze how a model is laid over the ground.
 
     The recipe wins over the card. Core crop takes its halo from the receptive field and the
@@ -68,6 +95,51 @@ def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> Infere
 
     Raises: RecipeError where window, stride and receptive field cannot be reconciled.
     """
+    layout = _layout(card, runtime, wanted)
+    halo = -(-(card.receptive_field - 1) // 2)
+    plan = InferencePlan(
+        model=card.name,
+        model_digest=card.digest,
+        artifact=card.artifact.name,
+        form=card.form,
+        runtime=runtime.version,
+        device=device,
+        precision=card.artifact.precision,
+        composition="",
+        size=layout.size,
+        stride=layout.stride,
+        mode=layout.mode,
+        weights=wanted.weights if layout.mode == "blend" else "none",
+        scores=wanted.scores,
+        augmentation=wanted.augmentation,
+        batch=wanted.batch or DEFAULT_BATCH,
+        threads=wanted.threads,
+        batch_matters=runtime.fixed_batch,
+        fill=card.fill,
+        context=layout.overhang if card.global_context else min(halo, layout.overhang),
+        entropy=wanted.entropy,
+        probabilities=wanted.probabilities,
+    )
+    program = load_program(runtime, composition_of(card, plan, coding))
+    return replace(plan, composition=program.digest)
+
+
+def composition_of(card: ModelCard, plan: InferencePlan, coding: Coding) -> Composition:
+    """How a model is dressed for a plan."""
+    in_place = plan.mode == "core" and plan.augmentation == "none"
+    return Composition(
+        card=card,
+        coding=coding,
+        margin=plan.windows.halo,
+        scores="" if in_place else plan.scores,
+        weights=plan.weights,
+        side=plan.size if plan.weights != "none" else 0,
+        decision=plan.decision,
+    )
+
+
+def _layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
+    """Where the windows lie. Raises: RecipeError."""
     mode: Mode = wanted.mode or card.window.get("mode", "core")
     size = wanted.size or runtime.fixed_size or int(card.window.get("size", 512))
     if runtime.fixed_size and size != runtime.fixed_size:
@@ -85,21 +157,7 @@ def plan_inference(card: ModelCard, runtime: Runtime, wanted: Predict) -> Infere
         )
     if not (runtime.fixed_size or wanted.size or card.global_context):
         size = _tight(size, stride, halo, mode)
-    windows = WindowPlan(size=size, stride=stride, mode=mode)
-    return InferencePlan(
-        model=card.name,
-        model_digest=card.digest,
-        form=card.form,
-        runtime=runtime.version,
-        size=size,
-        stride=stride,
-        mode=mode,
-        weights=wanted.weights if mode == "blend" else "none",
-        batch=wanted.batch,
-        threads=wanted.threads,
-        fill=card.fill,
-        context=windows.overhang if card.global_context else min(halo, windows.overhang),
-    )
+    return WindowPlan(size=size, stride=stride, mode=mode)
 
 
 def _core(card: ModelCard, size: int) -> int:

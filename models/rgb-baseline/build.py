@@ -1,4 +1,4 @@
-"""Writes `model.onnx` and `item.json` of this folder. The README says where each rule is from."""
+"""Writes `model.onnx`, `reference.npz` and `item.json` here; the README cites each rule."""
 
 import sys
 from pathlib import Path
@@ -72,8 +72,11 @@ PROPERTIES = {
         {"name": BLUE, "description": "Blue, 8 bit", "unit": "1"},
     ],
     "mapper:required": [RED, GREEN, BLUE],
+    "mapper:data_type": "uint8",
     "mapper:units": dict.fromkeys([RED, GREEN, BLUE], "digital number"),
 }
 
+RANGES = dict.fromkeys([RED, GREEN, BLUE], (0.0, 255.0))
+
 if __name__ == "__main__":
-    write_model(FOLDER, MODEL, PROPERTIES, SOURCES)
+    write_model(FOLDER, MODEL, PROPERTIES, SOURCES, RANGES)

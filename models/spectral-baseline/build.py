@@ -1,4 +1,4 @@
-"""Writes `model.onnx` and `item.json` of this folder. The README says where each rule is from."""
+"""Writes `model.onnx`, `reference.npz` and `item.json` here; the README cites each rule."""
 
 import sys
 from pathlib import Path
@@ -137,5 +137,10 @@ PROPERTIES = {
     },
 }
 
+RANGES = {
+    **dict.fromkeys([RED, GREEN, NIR, BLUE, SWIR], (0.0, 0.5)),
+    **dict.fromkeys([VV, VH], (-28.0, 2.0)),
+}
+
 if __name__ == "__main__":
-    write_model(FOLDER, MODEL, PROPERTIES, SOURCES)
+    write_model(FOLDER, MODEL, PROPERTIES, SOURCES, RANGES)

@@ -1,5 +1,6 @@
 """The inference plan: sizes that fit the receptive field, and a digest of what matters."""
 
+import hashlib
 from dataclasses import dataclass, replace
 
 import pytest
@@ -8,11 +9,26 @@ from hypothesis import strategies as st
 
 from mapper.errors import RecipeError
 from mapper.inference.card import load_card
-from mapper.inference.plan import plan_inference
+from mapper.inference.coding import Coding, Layer
+from mapper.inference.plan import composition_of, plan_inference
 from mapper.recipe import Predict
 from tests.inference.tiny_models import write_model
 
 CARD = load_card("spectral-baseline")
+CODING = Coding(
+    layers=(Layer(name="s2", dtype="uint16", nodata=0, channels=tuple(range(7))),), bands=7
+)
+
+
+@dataclass(frozen=True)
+class FakeProgram:
+    """A program that is never run."""
+
+    digest: str
+    parallel: int = 1
+
+    def run(self, stored):
+        raise AssertionError("planning runs nothing")
 
 
 @dataclass(frozen=True)
@@ -26,11 +42,24 @@ class FakeRuntime:
     def run(self, image, valid):
         raise AssertionError("planning runs nothing")
 
+    def compose(self, composition):
+        return FakeProgram(hashlib.sha256(repr(composition.parts).encode()).hexdigest())
 
-def plan(card=CARD, fixed_size=None, version="library 1.0 cpu", window=None, **wanted):
+
+def plan(
+    card=CARD,
+    coding=CODING,
+    device="cpu",
+    version="library 1.0 cpu",
+    window=None,
+    fixed_size=None,
+    fixed_batch=False,
+    **wanted,
+):
     if window is not None:
         card = replace(card, window=window)
-    return plan_inference(card, FakeRuntime(version, fixed_size=fixed_size), Predict(**wanted))
+    runtime = FakeRuntime(version, fixed_batch, fixed_size)
+    return plan_inference(card, runtime, Predict(**wanted), coding, device)
 
 
 def seeing(pixels, **changes):
@@ -168,28 +197,56 @@ def test_batch_and_threads_decide_no_label_of_a_graph():
     assert len(digests) == 1
 
 
-def test_batch_and_threads_are_part_of_a_torchscript_plan():
-    card = replace(CARD, form="torchscript")
-    digests = {plan(card, batch=b, threads=t).digest for b in (1, 4) for t in (1, 8)}
+def test_batch_and_threads_are_part_of_a_plan_where_the_runtime_needs_them():
+    digests = {plan(fixed_batch=True, batch=b, threads=t).digest for b in (1, 4) for t in (1, 8)}
     assert len(digests) == 4
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"size": 256},
-        {"stride": 128},
-        {"mode": "blend"},
-        {"mode": "blend", "weights": "gaussian"},
-        {"version": "library 1.1 cpu"},
-        {"card": replace(CARD, fill=1.0)},
-        {"card": replace(CARD, temperature=3.0)},
-    ],
-    ids=str,
-)
-def test_whatever_decides_a_label_is_in_the_digest(changes):
-    seen = {plan().digest, plan(mode="blend").digest if len(changes) > 1 else ""}
-    assert plan(**changes).digest not in seen
+LAYER = CODING.layers[0]
+CHANGES = [
+    {"size": 256},
+    {"stride": 128},
+    {"mode": "blend"},
+    {"mode": "blend", "weights": "gaussian"},
+    {"mode": "blend", "scores": "logits"},
+    {"augmentation": "d4"},
+    {"entropy": True},
+    {"probabilities": True},
+    {"device": "cuda"},
+    {"version": "library 1.1 cpu"},
+    {"card": replace(CARD, fill=1.0)},
+    {"card": replace(CARD, temperature=3.0)},
+    {"card": replace(CARD, artifact=replace(CARD.artifact, name="model-int8", precision="int8"))},
+    {"coding": replace(CODING, layers=(replace(LAYER, scale=0.5),))},
+    {"coding": replace(CODING, layers=(replace(LAYER, nodata=None),))},
+    {"coding": replace(CODING, layers=(replace(LAYER, dtype="int16"),))},
+]
+
+
+def test_whatever_decides_a_label_is_in_the_digest():
+    digests = [plan(**changes).digest for changes in ({}, *CHANGES)]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_composition_is_in_the_plan():
+    assert len({plan(**changes).composition for changes in ({}, {"mode": "blend"})}) == 2
+    assert len(plan().composition) == 64
+
+
+@pytest.mark.parametrize("mode", ["core", "blend"])
+def test_scores_leave_where_more_than_one_window_decides(mode):
+    alone = composition_of(CARD, plan(mode=mode), CODING)
+    turned = composition_of(CARD, plan(mode=mode, augmentation="d4", scores="logits"), CODING)
+    assert alone.scores == ("" if mode == "core" else "probabilities")
+    assert turned.scores == "logits"
+    assert (alone.weights, alone.side) == (("none", 0) if mode == "core" else ("hann", 512))
+
+
+def test_core_crop_cuts_its_halo_off():
+    card = seeing(65)
+    made = plan(card)
+    assert composition_of(card, made, CODING).margin == made.windows.halo == 32
+    assert composition_of(card, plan(card, mode="blend"), CODING).margin == 0
 
 
 def test_the_digest_is_the_same_in_every_process():

@@ -38,6 +38,7 @@ def tiny_graph(
     validity: bool = False,
     names: tuple[str, str, str] = ("image", "valid", "logits"),
     dtype: int = TensorProto.FLOAT,
+    opset: int = 17,
     seed: int = 0,
 ) -> bytes:
     """An ONNX graph that is one convolution; its receptive field is `kernel` (odd) pixels.
@@ -53,6 +54,7 @@ def tiny_graph(
         validity: whether there is a second input that the image is multiplied by.
         names: of the image, the validity input and the output.
         dtype: of inputs and output.
+        opset: version of the operators.
         seed: of the weights.
     """
     image, valid, output = names
@@ -74,7 +76,8 @@ def tiny_graph(
         [helper.make_tensor_value_info(output, dtype, [shape[0], classes, *shape[2:]])],
         [numpy_helper.from_array(weights, "weights")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    opsets = [helper.make_opsetid("", opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 

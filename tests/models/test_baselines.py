@@ -143,10 +143,10 @@ def test_every_pixel_is_judged_alone(name):
 def test_build_writes_the_shipped_bytes(name, tmp_path):
     shutil.copytree(MODELS, tmp_path / "models", ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path / "models" / name
-    for made in ("model.onnx", "item.json"):
+    for made in ("model.onnx", "reference.npz", "item.json"):
         (folder / made).unlink()
     subprocess.run([sys.executable, "-B", folder / "build.py"], check=True, cwd=tmp_path)
-    for made in ("model.onnx", "item.json"):
+    for made in ("model.onnx", "reference.npz", "item.json"):
         assert (folder / made).read_bytes() == (MODELS / name / made).read_bytes(), made
 
 
