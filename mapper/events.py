@@ -10,7 +10,7 @@ class Event:
     """Something that happened in a run."""
 
     kind: str
-    """`run`, `plan`, `search`, `step`, `city`, `warning` or `done`."""
+    """`run`, `plan`, `search`, `step`, `city`, `image`, `warning` or `done`."""
     message: str
     """One line for people; never a signed address."""
     city: str = ""

@@ -70,19 +70,30 @@ def search_city(
         CatalogError where a catalog does not answer.
     """
     found = {}
-    for name, source in recipe.sources.items():
+    for composite in recipe.composites:
+        name, source = composite.name, composite.source
+        # without a scene in one season, that season is a missing modality
+        optional = source.optional or bool(composite.season)
         try:
             result = search_source(name, source, tiles, period, opener)
         except CatalogError:
-            if not source.optional:
+            if not optional:
                 raise
             result = _nothing(name, source, "the catalog does not answer; the source is left out")
-        if not result.items and not source.optional:
+        if not result.items and not optional:
             raise NothingFoundError(
                 f"no scene for source {name!r} ({', '.join(source.collections) or 'any'}, "
                 f"{period.interval}): {result.account}; widen that filter or the period"
             )
         found[name] = result
+    for source_name, source in recipe.sources.items():
+        seasons = [c.name for c in recipe.composites if c.known_as == source_name]
+        if seasons and not source.optional and not any(found[n].items for n in seasons):
+            accounts = "; ".join(f"{n}: {found[n].account}" for n in seasons)
+            raise NothingFoundError(
+                f"no scene for any season of source {source_name!r} ({period.interval}): "
+                f"{accounts}; widen a filter or the period"
+            )
     return found
 
 
@@ -181,6 +192,10 @@ def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], b
     tests: list[tuple[str, Callable[[Item], bool]]] = []
     if not ignores_period(source):
         tests.append((f"the period {period.interval}", lambda i: _within(i, period)))
+    months = getattr(source, "months", [])
+    if months:
+        listed = ", ".join(map(str, months))
+        tests.append((f"the months {listed}", lambda i: _in_months(i, months)))
     if isinstance(source, Sentinel2Source):
         limit = source.max_cloud_cover
         tests.append(
@@ -198,6 +213,13 @@ def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], b
             (f"the need for band {band}", lambda i, b=band: find_band(i, b) is not None)  # type: ignore[misc]
         )
     return tests
+
+
+def _in_months(item: Item, months: Sequence[int]) -> bool:
+    if item["properties"].get("mapper:undated"):
+        return True
+    month = moment(item)[5:7]
+    return month.isdigit() and int(month) in months
 
 
 def _within(item: Item, period: Period) -> bool:

@@ -7,6 +7,23 @@ from typing import Annotated, Any
 import typer
 
 import mapper
+from mapper.cli.models import app as model_app
+from mapper.cli.options import (
+    Aoi,
+    CatalogAt,
+    City,
+    ClusterAt,
+    DeviceName,
+    Json,
+    Out,
+    RecipeName,
+    Refresh,
+    TileSize,
+    TrustModel,
+    Workers,
+    Year,
+    band_numbers,
+)
 from mapper.cli.output import (
     human_bytes,
     install_logging,
@@ -24,24 +41,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-
-Aoi = Annotated[Path, typer.Option(help="GeoJSON, GeoPackage, Shapefile or GeoParquet of areas")]
-Year = Annotated[int, typer.Option(help="Calendar year to map", min=1972, max=2100)]
-City = Annotated[list[str] | None, typer.Option(help="Name of a city to map; may be repeated")]
-RecipeName = Annotated[str, typer.Option(help="Name of a recipe, or path of one")]
-CatalogAt = Annotated[
-    str | None,
-    typer.Option(help="STAC API, static catalog, item file or folder, instead of the recipe's"),
-]
-Out = Annotated[Path, typer.Option(help="Folder of cube, maps, ledger and products")]
-ClusterAt = Annotated[str, typer.Option(help="`local`, or the address of a Dask scheduler")]
-Workers = Annotated[int | None, typer.Option(help="Local worker processes", min=1)]
-TileSize = Annotated[
-    int | None, typer.Option(help="Side of a tile in pixels: 512, 1024 or 2048", min=256)
-]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
-Refresh = Annotated[bool, typer.Option(help="Search anew; what changed becomes the next version")]
-TrustModel = Annotated[bool, typer.Option(help="Run a model that is code (TorchScript)")]
+app.add_typer(model_app)
 
 
 @app.callback(invoke_without_command=True)
@@ -70,6 +70,7 @@ def run(
     tile_size: TileSize = None,
     refresh: Refresh = False,
     trust_model: TrustModel = False,
+    device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
     """Take polygons to published maps; run it again to resume."""
@@ -95,14 +96,15 @@ def plan(
     tile_size: TileSize = None,
     refresh: Refresh = False,
     trust_model: TrustModel = False,
+    device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
     """Say what `run` would read, compute and write; reads no pixel."""
-    from mapper.run.plan import estimate_city
+    from mapper.run.estimate import estimate_city
     from mapper.run.run import CityResult, RunReport, make_request, plan_run
 
     options = _options(locals())
-    plans, lost = plan_run(make_request(options))
+    plans, lost = plan_run(make_request(options, writing=False))
     estimates = [(p, estimate_city(p)) for p in plans]
     if json:
         content = [
@@ -111,7 +113,8 @@ def plan(
         ]
         print_json({"cities": content, "not_mapped": [asdict(r) for r in lost]})
     else:
-        header = ["city", "scenes", "to read", "tiles", "windows", "memory", "to write", "state"]
+        header = ["city", "scenes", "to read", "tiles", "windows", "recompute"]
+        header += ["memory", "to write", "state"]
         print_table([_plan_row(p, e) for p, e in estimates], header)
         for row in lost:
             typer.echo(f"{row.name}: {row.reason}", err=True)
@@ -126,10 +129,56 @@ def _plan_row(plan: Any, estimate: Any) -> list[str]:
         human_bytes(estimate.read_bytes),
         f"{estimate.ingest_tiles}/{estimate.predict_tiles}",
         str(estimate.windows),
+        f"{estimate.recompute:.2f}",
         human_bytes(estimate.memory_bytes),
         human_bytes(estimate.write_bytes),
         "finished" if plan.finished else "begun" if plan.frozen else "new",
     ]
+
+
+@app.command()
+def predict(
+    image: Annotated[Path, typer.Argument(help="An image, or a folder of them")],
+    model: Annotated[str, typer.Option(help="Name of a model, or path of its folder")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the maps")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of a recipe's predict section, e.g. mode=blend"),
+    ] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Bands to read in the model's order, e.g. 3,2,1")
+    ] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Stored values times this are in physical units")
+    ] = None,
+    device: DeviceName = "auto",
+    trust_model: TrustModel = False,
+    json: Json = False,
+) -> None:
+    """Map single images: a GeoTIFF becomes a COG, a chip a PNG with a palette."""
+    from mapper.run.images import ImageWishes
+    from mapper.run.predict import PredictOptions, predict_images
+
+    options = PredictOptions(
+        image=image,
+        model=model,
+        out=out,
+        settings=tuple(setting or ()),
+        images=ImageWishes(bands=band_numbers(bands), scale=scale),
+        device=device,
+        trust_model=trust_model,
+    )
+    with show_events(json) as listener:
+        report = predict_images(options, listener)
+    if json:
+        print_line({"kind": "done", "images": [asdict(r) for r in report.results]})
+    else:
+        rows = [
+            [r.image, r.state, ", ".join(r.files) or r.reason, f"{r.seconds:.1f} s"]
+            for r in report.results
+        ]
+        print_table(rows, ["image", "state", "files", "time"])
+    report.check()
 
 
 @app.command()
@@ -265,6 +314,7 @@ def _options(given: dict[str, Any]) -> Any:
         tile_size=given["tile_size"],
         refresh=given["refresh"],
         trust_model=given["trust_model"],
+        device=given["device"],
     )
 
 

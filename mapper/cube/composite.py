@@ -54,6 +54,17 @@ class PowerMean:
             return np.where(self.count > 0, 10 * np.log10(mean), np.nan).astype(np.float32)
 
 
+_FIRST_STATUS = (0, 5, 3, 4, 2)
+"""Which of two statuses says more about a pixel, first come first."""
+
+
+def merged_status(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Status of a pixel over two lots of scenes."""
+    rank = np.full(256, len(_FIRST_STATUS), dtype=np.uint8)
+    rank[list(_FIRST_STATUS)] = np.arange(len(_FIRST_STATUS))
+    return np.where(rank[other] < rank[one], other, one)
+
+
 def status_of(observed: np.ndarray, used: np.ndarray, failed: bool) -> np.ndarray:
     """Why a pixel has no value, `(y, x)` uint8 by `mapper.cube.template.STATUS`.
 

@@ -29,8 +29,12 @@ PIXELS_VERSION = {"sentinel-2": 1, "sentinel-1": 1, "elevation": 1, "imagery": 1
 
 def source_templates(name: str, source: Source) -> tuple[ArrayTemplate, ...]:
     """Data, observation count and status arrays of one source."""
+    return (_data_template(name, source), *count_templates(name))
+
+
+def count_templates(name: str) -> tuple[ArrayTemplate, ArrayTemplate]:
+    """Observation count and status arrays of one source."""
     return (
-        _data_template(name, source),
         ArrayTemplate(
             name=f"{name}_count",
             dtype="uint16",

@@ -17,6 +17,20 @@ _MEDIA_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProductLayer:
+    """A raster that is published beside class, confidence and observations."""
+
+    name: str
+    """Of the file and the asset."""
+    title: str
+    dtype: str
+    nodata: float
+    scale: float
+    """Stored value times this is the value."""
+    bands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductFacts:
     """What the item says about where a map comes from."""
 
@@ -42,6 +56,7 @@ class ProductFacts:
     missing: Sequence[str]
     """Modalities that the model could use and this map had to do without."""
     warnings: Sequence[str] = ()
+    layers: Sequence[ProductLayer] = ()
 
 
 def product_item(facts: ProductFacts, folder: Path, counts: Mapping[int, int]) -> dict[str, Any]:
@@ -177,9 +192,23 @@ def _assets(
         "statistics_csv": ("statistics.csv", {"title": "Area per class", "roles": ["metadata"]}),
         "thumbnail": ("quicklook.png", {"title": "Quicklook", "roles": ["thumbnail", "overview"]}),
     }
+    for layer in facts.layers:
+        described[layer.name] = (f"{layer.name}.tif", _layer(layer, band))
     return {
         key: {"href": f"./{name}", "type": _media(name), **more, **file_facts(folder / name)}
         for key, (name, more) in described.items()
+    }
+
+
+def _layer(layer: ProductLayer, band: Mapping[str, Any]) -> dict[str, Any]:
+    """A further raster as an asset."""
+    scale = {} if layer.scale == 1.0 else {"raster:scale": layer.scale}
+    return {
+        "title": layer.title.capitalize(),
+        "roles": ["data"],
+        "data_type": layer.dtype,
+        "nodata": layer.nodata,
+        "bands": [{"name": name, **scale, **band} for name in layer.bands],
     }
 
 

@@ -1,45 +1,24 @@
-"""One city's steps, in the order in which they become possible.
+"""One city's state in the driver: which steps have become possible, and what is done.
 
 Inspect every scene, ingest every tile, predict a block as soon as its own and its neighbours'
-tiles are there, publish last. What the ledger holds is not done again.
+tiles are there, reduce a tile whose dates are all mapped, publish last. What the ledger holds is
+not done again.
 """
 
 from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 from mapper.area.grid import TileKey
-from mapper.catalog.bands import Item
-from mapper.cube.ingest import TileScenes
 from mapper.cube.inspect import Inspection
-from mapper.cube.template import PIXELS_VERSION, source_templates
-from mapper.recipe import Source, digest_of
-from mapper.run.facts import (
-    missing_modalities,
-    product_facts,
-    read_failures,
-    scene_components,
-    scene_facts,
-)
+from mapper.run.estimate import predict_blocks
+from mapper.run.facts import missing_modalities, read_failures
 from mapper.run.ledger import Entry, Ledger
-from mapper.run.plan import CityPlan, area_wkb, block_tiles
-from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
+from mapper.run.parts import MapPart
+from mapper.run.plan import CityPlan
 from mapper.run.step import STAGES, Block, Progress, Step
-from mapper.run.tasks import (
-    MAP_STEP,
-    CubeInputs,
-    IngestTask,
-    InspectTask,
-    ModelUse,
-    Outcome,
-    PredictTask,
-    array_directory,
-    data_template,
-    inspection_from_json,
-    map_templates,
-)
+from mapper.run.steps import CitySteps, part_of_key
+from mapper.run.tasks import Outcome, inspection_from_json
 
 
 @dataclass(slots=True)
@@ -56,38 +35,33 @@ class CityJob:
     published: bool = False
     unchanged: bool = False
     """A refresh found that nothing changed."""
+    _steps: CitySteps = field(init=False)
     _waiting: int = 0
     _inspections: dict[str, dict[str, Inspection]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     _ingested: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
-    _predicted: dict[TileKey, Entry] = field(default_factory=dict)
+    _predicted: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
+    _mapped: dict[TileKey, Entry] = field(default_factory=dict)
     _blocks: list[Block] = field(default_factory=list)
     _blocks_by_input: dict[tuple[str, TileKey], list[Block]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    _dates_left: dict[TileKey, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._steps = CitySteps(self.plan)
 
     @property
     def slug(self) -> str:
         """The city."""
         return self.plan.area.slug
 
-    @property
-    def root(self) -> Path:
-        """The run's folder."""
-        return self.plan.version.root
-
-    @property
-    def sources(self) -> dict[str, Source]:
-        """Sources that have scenes."""
-        recipe = self.plan.request.recipe
-        return {n: s for n, s in recipe.sources.items() if self.plan.items.by_source.get(n)}
-
     def start(self) -> None:
         """Make the first steps ready."""
-        for name, source in self.sources.items():
-            for item in self.plan.items.by_source[name]:
-                self._offer(self._inspect_step(name, source, item))
+        for composite in self.plan.request.recipe.composites:
+            for item in self.plan.items.by_source.get(composite.name, ()):
+                self._offer(self._steps.inspect(composite.name, composite.source, item))
         self._advance()
 
     def finish(self, step: Step, outcome: Outcome) -> list[Entry]:
@@ -136,9 +110,8 @@ class CityJob:
 
     def known(self, step: Step) -> list[Entry] | None:
         """The ledger's entries of a step, where it has all of them; None where it has not."""
-        found = [
-            self.ledger.find(key, digest, self.root) for key, (digest, _) in step.entries.items()
-        ]
+        root = self.plan.version.root
+        found = [self.ledger.find(key, digest, root) for key, (digest, _) in step.entries.items()]
         good = [e for e in found if e is not None and self._may_serve(e)]
         return good if len(good) == len(found) else None
 
@@ -149,12 +122,19 @@ class CityJob:
             found = inspection_from_json(entry.facts["inspection"])
             self._inspections[entry.facts["source"]][found.item] = found
         elif stage == "ingest":
-            name, tile = rest.split("/", 1)
-            self._ingested[name, TileKey.parse(tile)] = entry
-            for block in self._blocks_by_input.get((name, TileKey.parse(tile)), ()):
-                block.missing.discard((name, TileKey.parse(tile)))
+            name, text = rest.split("/", 1)
+            tile = TileKey.parse(text)
+            self._ingested[name, tile] = entry
+            for block in self._blocks_by_input.get((name, tile), ()):
+                block.missing.discard((name, tile))
         elif stage == "predict":
-            self._predicted[TileKey.parse(rest)] = entry
+            tile = TileKey.parse(rest)
+            self._predicted[part_of_key(entry.key), tile] = entry
+            self._dates_left[tile] -= 1
+            if not self._steps.reduces:
+                self._mapped[tile] = entry
+        elif stage == "reduce":
+            self._mapped[TileKey.parse(rest)] = entry
         else:
             self.published = True
             self.plan.version.finish()
@@ -168,198 +148,63 @@ class CityJob:
             self._make_blocks()
             self._offer_ingest()
         self._offer_predict()
+        self._offer_reduce()
         # sources that the model does not read are published too
         ingested = len(self._ingested) == self.progress["ingest"].total
-        predicted = len(self._predicted) == len(self.plan.predict_tiles)
-        if ingested and predicted and not self.progress["publish"].total:
+        mapped = len(self._mapped) == len(self.plan.predict_tiles)
+        if ingested and mapped and not self.progress["publish"].total:
             self._offer_publish()
-
-    # inspect ------------------------------------------------------------------------------
-
-    def _inspect_step(self, name: str, source: Source, item: Item) -> Step:
-        key = f"inspect/{self.plan.version.key}/{self.plan.token}/{name}/{item['id']}"
-        components = {"item": digest_of(item), "version": PIXELS_VERSION[source.kind]}
-        return Step(
-            city=self.slug,
-            stage="inspect",
-            task=InspectTask(key=key, name=name, item=item, source=source),
-            entries={key: (digest_of(components), components)},
-        )
-
-    # ingest -------------------------------------------------------------------------------
 
     def _offer_ingest(self) -> None:
         for tile in self.plan.ingest_tiles:
-            for name, source in self.sources.items():
-                self._offer(self._ingest_step(tile, name, source))
-
-    def _ingest_step(self, tile: TileKey, name: str, source: Source) -> Step:
-        items = self.plan.scenes_by_tile[name][tile]
-        inspections = {i["id"]: self._inspections[name][i["id"]] for i in items}
-        section = source.model_dump(mode="json", exclude={"catalog", "collections", "optional"})
-        components = {
-            "scenes": {
-                i["id"]: digest_of(scene_components(i, source, inspections[i["id"]])) for i in items
-            },
-            "recipe": digest_of(section),
-            "pixels_version": PIXELS_VERSION[source.kind],
-        }
-        digest = digest_of(components)
-        key = f"ingest/{name}/{tile}"
-        task = IngestTask(
-            root=self.root,
-            ledger_key=key,
-            digest=digest,
-            token=self.plan.token,
-            scenes=TileScenes(name=name, key=tile, items=items, inspections=inspections),
-            source=source,
-        )
-        return Step(city=self.slug, stage="ingest", task=task, entries={key: (digest, components)})
-
-    # predict ------------------------------------------------------------------------------
+            for part in self._steps.cube.values():
+                if tile in part.scenes:
+                    self._offer(self._steps.ingest(part, tile, self._inspections))
 
     def _make_blocks(self) -> None:
         """Predict tiles in squares of the lattice, each with what it has to wait for."""
-        side = block_tiles(self.plan.request.inference, self.plan.grid.tile)
-        squares: dict[tuple[int, int], list[TileKey]] = defaultdict(list)
-        for tile in self.plan.predict_tiles:
-            squares[tile.row // side, tile.col // side].append(tile)
-        sources = self._model_sources()
-        for tiles in squares.values():
-            needed = sorted({t for tile in tiles for t in self._needs(tile)})
-            missing = {(name, t) for t in needed for name in sources}
-            block = Block(tiles, needed, missing)
-            self._blocks.append(block)
-            for each in missing:
-                self._blocks_by_input[each].append(block)
+        self._dates_left = dict.fromkeys(self.plan.predict_tiles, 0)
+        for part in self._steps.maps:
+            for tile in part.tiles:
+                self._dates_left[tile] += 1
+            for tiles in predict_blocks(self.plan, part.tiles):
+                self._make_block(part, tiles)
 
-    def _needs(self, tile: TileKey) -> list[TileKey]:
-        """Ingested tiles that have a say in a tile."""
-        return [t for t in self._context(tile) if t in self.plan.ingest_set]
-
-    def _context(self, tile: TileKey) -> list[TileKey]:
-        """Tiles that could have a say in a tile, ingested or not."""
-        inference = self.plan.request.inference
-        reach = inference.windows.reach(tile.box).intersect(tile.box.grow(inference.context))
-        return self.plan.grid.tiles_in(reach.union(tile.box))
-
-    def _model_sources(self) -> list[str]:
-        """Sources with scenes that the model reads."""
-        wanted = {band.split(":")[0] for band in self.plan.request.card.bands}
-        return [name for name in self.sources if name in wanted]
+    def _make_block(self, part: MapPart, tiles: list[TileKey]) -> None:
+        missing = {need for tile in tiles for need in self._steps.needs(part, tile)}
+        block = Block(part, tiles, missing)
+        self._blocks.append(block)
+        for each in missing:
+            self._blocks_by_input[each].append(block)
 
     def _offer_predict(self) -> None:
         for block in self._blocks:
             if not block.missing and not block.offered:
                 block.offered = True
-                self._offer(self._predict_step(block.tiles, block.needed))
+                self._offer(self._steps.predict(block.part, block.tiles, self._ingested))
 
-    def _predict_step(self, block: list[TileKey], needed: list[TileKey]) -> Step:
-        plan, sources = self.plan, self._model_sources()
-        entries, tiles = {}, []
-        for tile in block:
-            components = self._predict_components(tile, sources)
-            digest, key = digest_of(components), f"predict/{tile}"
-            entries[key] = (digest, components)
-            tiles.append((tile, key, digest))
-        shards = {
-            name: {
-                t: array_directory(self.root, t, name, self._ingested[name, t].digest, name)
-                for t in needed
-            }
-            for name in sources
-        }
-        context = {t for tile in block for t in self._context(tile)}
-        task = PredictTask(
-            root=self.root,
-            tiles=tuple(tiles),
-            absent=tuple(sorted(context - plan.ingest_set)),
-            inputs=CubeInputs(
-                templates={n: data_template(n, self.sources[n]) for n in sources},
-                shards=shards,
-                tile=plan.grid.tile,
-            ),
-            model=ModelUse(
-                folder=plan.request.card.folder,
-                plan=plan.request.inference,
-                trust=plan.request.trust_model,
-            ),
-            area=area_wkb(plan.geometry),
-        )
-        return Step(city=self.slug, stage="predict", task=task, entries=entries)
-
-    def _predict_components(self, tile: TileKey, sources: list[str]) -> dict[str, Any]:
-        inference = self.plan.request.inference
-        selected = self.plan.selected
-        windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
-        return {
-            "inputs": {
-                name: {str(t): _checksum(self._ingested[name, t], name) for t in self._needs(tile)}
-                for name in sources
-            },
-            "inference": inference.digest,
-            "windows": digest_of(windows),
-        }
-
-    # publish ------------------------------------------------------------------------------
+    def _offer_reduce(self) -> None:
+        if not self._steps.reduces:
+            return
+        counted = len(self._ingested) == self.progress["ingest"].total
+        for tile, left in self._dates_left.items():
+            # counts of observations are summed too, so a tile waits for those that gave no map
+            if not left and counted:
+                self._dates_left[tile] = -1
+                self._offer(self._steps.reduce(tile, self._predicted, self._ingested))
 
     def _offer_publish(self) -> None:
-        components = self._publish_components()
-        digest = digest_of(components)
+        step = self._steps.publish(self._mapped, self._ingested, self._inspections)
+        (digest, _), *_ = step.entries.values()
         if self.plan.version.number > 1 and self._same_as_before(digest):
             self.unchanged = self.published = True
             return
-        key = f"publish/{self.plan.version.key}"
-        task = PublishTask(
-            ledger_key=key,
-            version=self.plan.version,
-            facts=product_facts(self.plan, self._inspections, self._ingested),
-            lonlat=area_wkb(self.plan.area.geometry),
-            area=area_wkb(self.plan.geometry),
-            cube=self._cube(),
-            maps=self._maps(),
-            sources=tuple(self.sources),
-        )
-        self._offer(
-            Step(city=self.slug, stage="publish", task=task, entries={key: (digest, components)})
-        )
-
-    def _publish_components(self) -> dict[str, Any]:
-        return {
-            "maps": {str(t): [o.sha256 for o in e.outputs] for t, e in self._predicted.items()},
-            "cube": {
-                f"{n}/{t}": [o.sha256 for o in e.outputs] for (n, t), e in self._ingested.items()
-            },
-            "fingerprint": self.plan.fingerprint,
-            "scenes": digest_of(scene_facts(self.plan, self._inspections)),
-            "publish_version": PUBLISH_VERSION,
-        }
+        self._offer(step)
 
     def _same_as_before(self, digest: str) -> bool:
         before = self.plan.version.numbered(self.plan.version.number - 1)
-        return self.ledger.find(f"publish/{before.key}", digest, self.root) is not None
-
-    def _cube(self) -> ArraySet:
-        arrays = {}
-        for name, source in self.sources.items():
-            for template in source_templates(name, source):
-                arrays[template] = {
-                    t: array_directory(self.root, t, name, e.digest, template.name)
-                    for (n, t), e in self._ingested.items()
-                    if n == name
-                }
-        return ArraySet(arrays=arrays)
-
-    def _maps(self) -> ArraySet:
-        return ArraySet(
-            arrays={
-                template: {
-                    t: array_directory(self.root, t, MAP_STEP, e.digest, template.name)
-                    for t, e in self._predicted.items()
-                }
-                for template in map_templates(self.plan.request.card.classes)
-            }
-        )
+        found = self.ledger.find(f"publish/{before.key}", digest, self.plan.version.root)
+        return found is not None
 
     def missing(self) -> list[str]:
         """Modalities that the model could use and this city lacks."""
@@ -368,8 +213,3 @@ class CityJob:
     def read_failures(self) -> list[str]:
         """Scenes that were left out because they could not be read."""
         return read_failures(self._inspections, self._ingested)
-
-
-def _checksum(entry: Entry, array: str) -> str:
-    """Of one array among a step's outputs."""
-    return next(o.sha256 for o in entry.outputs if o.name == array)

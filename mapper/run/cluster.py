@@ -48,6 +48,13 @@ def open_cluster(address: str, workers: int | None) -> Iterator[Any]:
         yield client
 
 
+def worker_memory(client: Any) -> int:
+    """Bytes that the smallest worker may use; without limits, as much as there is."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [int(w["memory_limit"]) for w in workers if w.get("memory_limit")]
+    return min(limits, default=1 << 62)
+
+
 @contextmanager
 def _local_cluster(workers: int) -> Iterator[Any]:
     from distributed import LocalCluster

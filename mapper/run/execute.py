@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mapper.catalog.access import redact
-from mapper.errors import MapperError, StoreError
+from mapper.errors import DeviceError, MapperError, StoreError
 from mapper.events import Event, Listener
+from mapper.inference.devices import cuda_devices
 from mapper.run.city import CityJob
 from mapper.run.ledger import Ledger
 from mapper.run.step import Step
@@ -41,6 +42,8 @@ class Execution:
     _by_identity: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _written: float = 0.0
+    _devices: dict[str, int] = field(default_factory=dict)
+    """CUDA devices of each worker."""
 
     def run(self) -> None:
         """Carry out every step that can be; failures stay with their city.
@@ -86,8 +89,18 @@ class Execution:
             self._running[known].append((job, step))
             return
         name = f"{step.stage}-{job.slug}-{next(self._numbers):08x}"
+        try:
+            where = self._workers_for(job, step)
+        except DeviceError as reason:
+            self._give_up(job, step, str(reason))
+            return
         future = self.client.submit(
-            run_task, step.task, key=name, pure=False, retries=1 if step.stage != "publish" else 0
+            run_task,
+            step.task,
+            key=name,
+            pure=False,
+            retries=1 if step.stage != "publish" else 0,
+            workers=where,
         )
         self._running[future] = [(job, step)]
         self._by_identity[step.identity] = future
@@ -102,7 +115,29 @@ class Execution:
             job.committed(step, entries)
             self._tell_progress(job, step)
             return
-        reason = _reason(future.exception())
+        self._give_up(job, step, _reason(future.exception()))
+
+    def _workers_for(self, job: CityJob, step: Step) -> list[str] | None:
+        """Workers with the device that the plan is for; None where any will do.
+
+        Raises: DeviceError where no worker has it.
+        """
+        device = job.plan.request.inference.device
+        if step.stage != "predict" or device == "cpu":
+            return None
+        present = set(self.client.scheduler_info(n_workers=-1)["workers"])
+        if present - self._devices.keys():
+            asked = sorted(present - self._devices.keys())
+            self._devices.update(self.client.run(cuda_devices, workers=asked))
+        found = sorted(w for w in present if self._devices.get(w))
+        if not found:
+            raise DeviceError(
+                f"the plan is for {device}, and no worker has a CUDA device; start workers with "
+                "one, or use --device cpu"
+            )
+        return found
+
+    def _give_up(self, job: CityJob, step: Step, reason: str) -> None:
         job.failed(step, reason)
         self.listener(
             Event(
@@ -143,6 +178,8 @@ class Execution:
             "stages": {
                 stage: {"done": p.done + p.skipped, "skipped": p.skipped, "total": p.total}
                 for stage, p in job.progress.items()
+                # maps of a composite are not reduced
+                if p.total or stage != "reduce"
             },
             "failures": job.failures,
         }

@@ -8,7 +8,7 @@ from mapper.catalog.access import unsigned
 from mapper.catalog.bands import Item, cloud_cover, find_band
 from mapper.catalog.observation import datatake, epsg_of, moment, orbit_state
 from mapper.cube.inspect import Inspection, bands_to_read
-from mapper.product.item import ProductFacts
+from mapper.product.item import ProductFacts, ProductLayer
 from mapper.recipe import Source
 from mapper.run.ledger import Entry
 from mapper.run.plan import CityPlan, check_bands
@@ -19,7 +19,12 @@ Ingested = Mapping[tuple[str, TileKey], Entry]
 """Per source and tile."""
 
 
-def product_facts(plan: CityPlan, inspections: Inspections, ingested: Ingested) -> ProductFacts:
+def product_facts(
+    plan: CityPlan,
+    inspections: Inspections,
+    ingested: Ingested,
+    layers: tuple[ProductLayer, ...] = (),
+) -> ProductFacts:
     """Everything that the item of a finished city says."""
     request = plan.request
     return ProductFacts(
@@ -49,6 +54,7 @@ def product_facts(plan: CityPlan, inspections: Inspections, ingested: Ingested) 
         scenes=scene_facts(plan, inspections),
         missing=missing_modalities(plan, ingested),
         warnings=read_failures(inspections, ingested),
+        layers=layers,
     )
 
 
@@ -70,8 +76,8 @@ def missing_modalities(plan: CityPlan, ingested: Ingested) -> list[str]:
     for name in plan.items.by_source:
         lacking = [
             set(entry.facts["missing_bands"])
-            for (source, _), entry in ingested.items()
-            if source == name and entry.facts["observations"]
+            for (part, _), entry in ingested.items()
+            if part.partition("@")[0] == name and entry.facts["observations"]
         ]
         if lacking:
             absent |= {f"{name}:{band}" for band in set.intersection(*lacking)}

@@ -1,7 +1,7 @@
 """Where a run keeps things, and the versions of a city's product.
 
 ```
-OUT/.lock  ledger/  tiles/<tile key>/<step>/<hash>/<array>
+OUT/.lock  ledger/  probes.json  tiles/<tile key>/<step>/<hash>/<array>
 OUT/cities/<slug>/grid-10m.json                      zone and tile size, fixed at the first run
 OUT/cities/<slug>/<recipe>-<period>/v1/
     version.json  items.parquet  cube.zarr  map.zarr  product/
@@ -23,6 +23,8 @@ from mapper.area.grid import Grid, plain_number
 from mapper.errors import StoreError, UsageError
 from mapper.store.files import write_json
 
+PROBES = "probes.json"
+"""What was measured of models on this machine, beside the ledger."""
 _SAME_PLACE = 1.0
 """Degrees within which an area of the same name counts as the same place."""
 

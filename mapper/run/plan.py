@@ -1,7 +1,7 @@
 """The plan: what will be read, computed and written for each city. Reads no pixel."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,15 @@ from mapper.area.window import Window
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
-from mapper.cube.inspect import bands_to_read
 from mapper.cube.template import PIXELS_VERSION
 from mapper.errors import RecipeError, UsageError
 from mapper.inference.card import ModelCard
+from mapper.inference.coding import Coding
 from mapper.inference.plan import InferencePlan
 from mapper.recipe import Recipe, digest_of, layers_of
 from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
 from mapper.run.publish import PUBLISH_VERSION
-from mapper.run.tasks import window_selector
+from mapper.run.selector import window_selector
 
 DEFAULT_TILE = 2048
 
@@ -38,6 +38,8 @@ class RunRequest:
     recipe: Recipe
     card: ModelCard
     inference: InferencePlan
+    coding: Coding
+    """How the model's channels are stored in the cube."""
     out: Path
     tile_size: int | None = None
     """None takes the city's own, or 2048 at its first run."""
@@ -118,7 +120,9 @@ class CityPlan:
     @property
     def missing_sources(self) -> list[str]:
         """Optional sources without a scene."""
-        return [n for n in self.request.recipe.sources if not self.items.by_source.get(n)]
+        return [
+            c.name for c in self.request.recipe.composites if not self.items.by_source.get(c.name)
+        ]
 
     @cached_property
     def scenes_by_tile(self) -> dict[str, Mapping[TileKey, Any]]:
@@ -206,11 +210,13 @@ def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
         an optional one.
     """
     given, sure = set(), set()
-    for name, source in recipe.sources.items():
-        given |= {f"{name}:{layer}" for layer in layers_of(source)}
-        if not source.optional:
+    for composite in recipe.composites:
+        source = composite.source
+        given |= {composite.band(layer) for layer in layers_of(source)}
+        # a season without a scene is a missing modality, unless seasons are mapped apart
+        if not source.optional and not composite.suffix:
             needed = set(source.bands.required)
-            sure |= {f"{name}:{b}" for b in layers_of(source) if b in needed}
+            sure |= {composite.band(b) for b in layers_of(source) if b in needed}
     for band in card.required:
         if band not in given:
             raise RecipeError(
@@ -223,94 +229,6 @@ def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
                 "optional; make source and band required"
             )
     return [band for band in card.bands if band not in given]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CityEstimate:
-    """What a city will take."""
-
-    scenes: Mapping[str, int]
-    read_bytes: int
-    """Uncompressed pixels to read; what travels is less."""
-    ingest_tiles: int
-    predict_tiles: int
-    windows: int
-    memory_bytes: int
-    """Of the largest task."""
-    write_bytes: int
-    """Uncompressed shards and products."""
-    megapixels: float
-    """Of the product."""
-
-
-_ITEM_BYTES = {"sentinel-2": 2, "sentinel-1": 4, "elevation": 4, "imagery": 1}
-_COARSE_BANDS = {"swir16": 20, "swir22": 20, "scl": 20, "nir08": 20, "coastal": 60, "nir09": 60}
-
-
-def estimate_city(plan: CityPlan) -> CityEstimate:
-    """Scenes, bytes, tiles, windows and memory of a city."""
-    request, grid = plan.request, plan.grid
-    tiles = plan.ingest_tiles
-    pixels = grid.tile**2
-    windows = sum(map(plan.selected, request.inference.windows.cover(plan.extent)))
-    height, width = plan.extent.shape
-    layers = sum(
-        len(layers_of(s)) * _ITEM_BYTES[s.kind] + 3 for s in request.recipe.sources.values()
-    )
-    return CityEstimate(
-        scenes={n: len(plan.items.by_source.get(n, ())) for n in request.recipe.sources},
-        read_bytes=_bytes_to_read(plan, tiles),
-        ingest_tiles=len(tiles),
-        predict_tiles=len(plan.predict_tiles),
-        windows=windows,
-        memory_bytes=max(_ingest_memory(plan, pixels), _predict_memory(request, grid)),
-        write_bytes=len(tiles) * pixels * layers
-        + len(plan.predict_tiles) * pixels * 2
-        + height * width * (2 + 4 * len(request.recipe.sources)),
-        megapixels=height * width / 1e6,
-    )
-
-
-def _bytes_to_read(plan: CityPlan, tiles: Sequence[TileKey]) -> int:
-    ground = (plan.grid.tile * plan.grid.resolution) ** 2
-    total = 0.0
-    for name, source in plan.request.recipe.sources.items():
-        looks = sum(len(plan.scenes_by_tile.get(name, {}).get(t, ())) for t in tiles)
-        for band in bands_to_read(source):
-            native: float = _COARSE_BANDS.get(band, 30 if source.kind == "elevation" else 10)
-            if source.kind == "imagery":
-                native = plan.grid.resolution
-            total += looks * ground / native**2 * _ITEM_BYTES[source.kind]
-    return int(total)
-
-
-def _ingest_memory(plan: CityPlan, pixels: int) -> int:
-    """Stacks of the deepest tile: values, validity, mask and classification of each look."""
-    deepest = max(
-        (
-            len(items)
-            for name, source in plan.request.recipe.sources.items()
-            if source.kind == "sentinel-2"
-            for items in plan.scenes_by_tile.get(name, {}).values()
-        ),
-        default=1,
-    )
-    return pixels * (deepest * 15 + 30)
-
-
-def _predict_memory(request: RunRequest, grid: Grid) -> int:
-    """One row of windows of a block, as read, scaled and summed."""
-    plan, width = request.inference, block_tiles(request.inference, grid.tile) * grid.tile
-    bands, classes = len(request.card.bands), len(request.card.classes.classes)
-    slab = plan.size * (width + 2 * plan.size)
-    batch = plan.batch * plan.size**2 * (bands * 8 + classes * 12)
-    return slab * (bands * 14 + (classes * 8 if plan.mode == "blend" else 0)) + batch
-
-
-def block_tiles(plan: InferencePlan, tile: int) -> int:
-    """Side of a predict task in tiles: blended windows on its border are computed twice."""
-    side = 2048 if plan.mode == "core" else 4096
-    return max(1, side // tile)
 
 
 def area_wkb(geometry: BaseGeometry) -> bytes:

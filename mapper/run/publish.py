@@ -16,12 +16,12 @@ from rasterio.features import geometry_mask
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import Grid, PixelBox, TileKey
-from mapper.classes import ClassTable
 from mapper.cube.template import STATUS
 from mapper.errors import StoreError
-from mapper.inference.predict import CONFIDENCE_NODATA, CONFIDENCE_STEPS
+from mapper.inference.composition import CONFIDENCE_STEPS
+from mapper.inference.outputs import STEPS_NODATA
 from mapper.product.cog import RasterSpec, strips, write_cog
-from mapper.product.item import ProductFacts, file_facts, product_item
+from mapper.product.item import ProductFacts, ProductLayer, file_facts, product_item
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
 from mapper.run.layout import Version
@@ -32,7 +32,7 @@ from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import swap, write_view
 
-PUBLISH_VERSION = 1
+PUBLISH_VERSION = 2
 """Raised whenever publishing gives other bytes for the same shards."""
 _OUTSIDE = 1
 _COUNT_NODATA = 65535
@@ -131,7 +131,7 @@ class PublishTask:
 
         def confidence(pixels: PixelBox) -> np.ndarray:
             values = self.maps.read("confidence", pixels, tile)
-            return np.where(inside.of(pixels), values, CONFIDENCE_NODATA)
+            return np.where(inside.of(pixels), values, STEPS_NODATA)
 
         def observations(pixels: PixelBox) -> np.ndarray:
             return self._observations(pixels, inside.of(pixels))
@@ -140,7 +140,30 @@ class PublishTask:
         write_cog(folder / "classes.tif", specs["classes"], classes)
         write_cog(folder / "confidence.tif", specs["confidence"], confidence)
         write_cog(folder / "observations.tif", specs["observations"], observations)
+        for layer in self.facts.layers:
+            self._write_layer(folder, layer, inside, tags)
         return counter.counts()
+
+    def _write_layer(
+        self, folder: Path, layer: ProductLayer, inside: "InsideMask", tags: Mapping[str, str]
+    ) -> None:
+        """A raster beside class, confidence and observations."""
+        spec = RasterSpec(
+            grid=self.facts.grid,
+            pixels=self.facts.pixels,
+            dtype=layer.dtype,
+            nodata=layer.nodata,
+            overviews="AVERAGE",
+            descriptions=layer.bands,
+            scale=layer.scale,
+            tags=tags,
+        )
+
+        def read(pixels: PixelBox) -> np.ndarray:
+            values = self.maps.read(layer.name, pixels, self.facts.grid.tile)
+            return np.where(inside.of(pixels), values, np.array(layer.nodata, layer.dtype))
+
+        write_cog(folder / f"{layer.name}.tif", spec, read)
 
     def _observations(self, pixels: PixelBox, within: np.ndarray) -> np.ndarray:
         """Count and status of each source: `(band, y, x)` uint16."""
@@ -164,13 +187,13 @@ class PublishTask:
                 overviews="MODE",
                 descriptions=("class",),
                 colormap=table.colormap(),
-                category_names=_category_names(table),
+                category_names=table.category_names,
                 tags=tags,
             ),
             "confidence": RasterSpec(
                 **common,
                 dtype="uint8",
-                nodata=CONFIDENCE_NODATA,
+                nodata=STEPS_NODATA,
                 overviews="AVERAGE",
                 descriptions=("confidence",),
                 scale=1 / CONFIDENCE_STEPS,
@@ -226,11 +249,6 @@ class InsideMask:
                 all_touched=all_touched,
             )
         )
-
-
-def _category_names(table: ClassTable) -> tuple[str, ...]:
-    names = {c.value: c.title for c in table.classes}
-    return tuple(names.get(value, "") for value in range(max(names) + 1))
 
 
 def _outputs(version: Version) -> tuple[Output, ...]:

@@ -13,19 +13,22 @@ import mapper
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
-from mapper.errors import CatalogError, MapperError, NothingFoundError, PartlyDoneError
+from mapper.errors import CatalogError, MapperError, ModelError, NothingFoundError, PartlyDoneError
 from mapper.events import Event, Listener, ignore
 from mapper.inference.card import load_card
-from mapper.inference.plan import plan_inference
-from mapper.inference.runtime import load_runtime
+from mapper.inference.devices import DeviceChoice
+from mapper.inference.memory import check_memory
+from mapper.inference.probe import Wishes, choose
 from mapper.product.item import index_feature, run_collection
 from mapper.recipe import Recipe, load_recipe
 from mapper.run.city import CityJob
-from mapper.run.cluster import open_cluster
+from mapper.run.cluster import open_cluster, worker_memory
+from mapper.run.estimate import estimate_city
 from mapper.run.execute import Execution
-from mapper.run.layout import all_versions
+from mapper.run.layout import PROBES, all_versions
 from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
+from mapper.run.maps import coding_of
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
 from mapper.store.files import write_json
@@ -49,6 +52,7 @@ class RunOptions:
     tile_size: int | None = None
     refresh: bool = False
     trust_model: bool = False
+    device: DeviceChoice = "auto"
 
 
 @dataclass(slots=True)
@@ -95,8 +99,12 @@ class RunReport:
         raise MapperError(f"no city was mapped: {told}")
 
 
-def make_request(options: RunOptions) -> RunRequest:
+def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
     """Read and check everything that the user named, before any scene is searched.
+
+    Args:
+        options: the command line.
+        writing: whether the folder may be created, to keep there what was measured.
 
     Raises: AreaError, RecipeError, ModelError, UsageError.
     """
@@ -106,13 +114,25 @@ def make_request(options: RunOptions) -> RunRequest:
     areas = pick_areas(read_areas(options.aoi), options.cities)
     card = load_card(recipe.model)
     check_bands(recipe, card)
-    runtime = load_runtime(card, recipe.predict.threads, options.trust_model)
+    if card.head != "classes":
+        raise ModelError(
+            f"model {card.name!r} yields {card.head}, and a recipe's product has one class a "
+            "pixel; use `mapper predict` for it"
+        )
+    coding = coding_of(card, recipe)
+    predict = recipe.predict
+    if predict.over != "composite" and predict.reduce == "mean":
+        predict = predict.model_copy(update={"probabilities": True})
+    wishes = Wishes(predict=predict, device=options.device, trust=options.trust_model)
+    kept = options.out / PROBES if writing or options.out.is_dir() else None
+    choice = choose(card, wishes, coding, kept)
     return RunRequest(
         areas=tuple(areas),
         period=Period.year(options.year),
         recipe=recipe,
-        card=card,
-        inference=plan_inference(card, runtime, recipe.predict),
+        card=choice.card,
+        inference=choice.plan,
+        coding=coding,
         out=options.out.resolve(),
         tile_size=options.tile_size,
         refresh=options.refresh,
@@ -198,6 +218,9 @@ def _finished_before(plan: CityPlan) -> CityResult:
 
 def _carry_out(plans: Sequence[CityPlan], client: Any, listener: Listener) -> list[CityResult]:
     """Freeze, execute and finish the versions of some cities."""
+    for plan in plans:
+        needed = estimate_city(plan).memory_bytes
+        check_memory(needed, worker_memory(client), f"{plan.area.name}: the largest step")
     ledger = Ledger(plans[0].version.root / "ledger")
     if ledger.dropped:
         message = f"the ledger's tail was damaged: {ledger.dropped} entries will be done again"

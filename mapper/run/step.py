@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mapper.area.grid import TileKey
+from mapper.run.parts import MapPart
 from mapper.run.tasks import Task
 
-STAGES = ("inspect", "ingest", "predict", "publish")
+STAGES = ("inspect", "ingest", "predict", "reduce", "publish")
 """In the order in which a city goes through them."""
 
 
@@ -40,7 +41,7 @@ class Progress:
 class Block:
     """Tiles that are predicted together, and what of the cube they still wait for."""
 
+    part: MapPart
     tiles: list[TileKey]
-    needed: list[TileKey]
     missing: set[tuple[str, TileKey]]
     offered: bool = False

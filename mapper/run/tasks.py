@@ -4,41 +4,20 @@ Here cube and inference meet, which do not know each other.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import shapely
-from shapely import box
-
-from mapper.area.grid import Grid, PixelBox, TileKey
-from mapper.area.window import Window
+from mapper.area.grid import TileKey
 from mapper.catalog.bands import Item
-from mapper.classes import ClassTable
 from mapper.cube.ingest import TileScenes, ingest_tile
 from mapper.cube.inspect import Inspection, inspect_item
 from mapper.cube.template import source_templates
-from mapper.errors import ModelError
-from mapper.inference.card import ModelCard, load_card
-from mapper.inference.plan import InferencePlan
-from mapper.inference.predict import (
-    CONFIDENCE_NODATA,
-    CONFIDENCE_STEPS,
-    Engine,
-    Labels,
-    Reader,
-    blank,
-    predict_box,
-)
-from mapper.inference.runtime import load_runtime
 from mapper.recipe import Source
 from mapper.run.ledger import Output
-from mapper.store.shards import Shard, read_box, shard_directory, write_shards
+from mapper.store.shards import Shard, shard_directory, write_shards
 from mapper.store.template import ArrayTemplate
-from mapper.store.view import extent_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,156 +115,6 @@ class IngestTask:
             },
             seconds=time.perf_counter() - began,
         )
-
-
-MAP_STEP = "map"
-
-
-def map_templates(classes: ClassTable) -> tuple[ArrayTemplate, ArrayTemplate]:
-    """Class and confidence arrays of a map."""
-    return (
-        ArrayTemplate(
-            name="classes",
-            dtype="uint8",
-            fill=classes.nodata,
-            attributes={
-                "long_name": "class",
-                "_FillValue": classes.nodata,
-                **classes.cf_attributes(),
-            },
-        ),
-        ArrayTemplate(
-            name="confidence",
-            dtype="uint8",
-            fill=CONFIDENCE_NODATA,
-            attributes={
-                "long_name": "probability of the class",
-                "units": "1",
-                "scale_factor": 1 / CONFIDENCE_STEPS,
-                "add_offset": 0.0,
-                "_FillValue": CONFIDENCE_NODATA,
-            },
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUse:
-    """A model folder, how it is run, and whether its code may be."""
-
-    folder: Path
-    plan: InferencePlan
-    trust: bool
-
-    def engine(self) -> Engine:
-        """Load the model once per process. Raises: ModelError where the folder changed."""
-        card = _card(self.folder, self.plan.model_digest)
-        return Engine(card, self.plan, load_runtime(card, self.plan.threads, self.trust))
-
-
-@lru_cache(maxsize=4)
-def _card(folder: Path, digest: str) -> ModelCard:
-    card = load_card(str(folder))
-    if card.digest != digest:
-        raise ModelError(
-            f"model folder {folder} changed while the run was going on; put it back or --refresh"
-        )
-    return card
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CubeInputs:
-    """Where the cube's arrays lie, for the sources that a model reads."""
-
-    templates: Mapping[str, ArrayTemplate]
-    """Data array of each source."""
-    shards: Mapping[str, Mapping[TileKey, Path]]
-    """Per source and tile, the directory of that array."""
-    tile: int
-
-    def reader(self, card: ModelCard) -> Reader:
-        """Reads the model's bands of any lattice box, in physical units."""
-
-        def read(pixels: PixelBox) -> tuple[np.ndarray, np.ndarray]:
-            decoded = {
-                name: template.decode(
-                    read_box(self.shards.get(name, {}), template, pixels, self.tile)
-                )
-                for name, template in self.templates.items()
-            }
-            shape = (len(card.bands), *pixels.shape)
-            image, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
-            for channel, reference in enumerate(card.bands):
-                name, band = reference.split(":")
-                template = self.templates.get(name)
-                if template is not None and band in (template.bands or ()):
-                    index = (template.bands or ()).index(band)
-                    image[channel] = decoded[name][0][index]
-                    valid[channel] = decoded[name][1][index]
-            return image, valid
-
-        return read
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictTask:
-    """A block of whole tiles."""
-
-    root: Path
-    tiles: tuple[tuple[TileKey, str, str], ...]
-    """Tile, ledger key and digest of each; together they fill a rectangle or part of one."""
-    absent: tuple[TileKey, ...]
-    """Tiles near by that were not ingested: what they could have a say in gets no class."""
-    inputs: CubeInputs
-    model: ModelUse
-    area: bytes
-    """The AOI in the grid's CRS as WKB: windows that do not touch it are not run."""
-
-    def run(self) -> Outcome:
-        """Class and confidence shards of every tile of the block."""
-        began = time.perf_counter()
-        engine = self.model.engine()
-        grid = self.tiles[0][0].grid
-        selected = window_selector(grid, shapely.from_wkb(self.area), self.model.plan)
-        outputs = {}
-        for pixels, tiles in self._rectangles():
-            labels = predict_box(engine, self.inputs.reader(engine.card), pixels, selected)
-            for tile in self.absent:
-                beyond = tile.box.grow(self.model.plan.context).intersect(pixels)
-                blank(engine, labels, (pixels, beyond))
-            for key, ledger_key, digest in tiles:
-                outputs[ledger_key] = self._write(engine, key, digest, (pixels, labels))
-        return Outcome(outputs=outputs, seconds=time.perf_counter() - began)
-
-    def _rectangles(self) -> list[tuple[PixelBox, list[tuple[TileKey, str, str]]]]:
-        """The block whole where its tiles fill a rectangle, else tile by tile."""
-        rows = {k.row for k, _, _ in self.tiles}
-        cols = {k.col for k, _, _ in self.tiles}
-        if len(rows) * len(cols) != len(self.tiles):
-            return [(tile[0].box, [tile]) for tile in self.tiles]
-        return [(extent_of(key for key, _, _ in self.tiles), list(self.tiles))]
-
-    def _write(
-        self, engine: Engine, key: TileKey, digest: str, block: tuple[PixelBox, Labels]
-    ) -> tuple[Output, ...]:
-        pixels, labels = block
-        place = key.box.slices_in(pixels)
-        classes, confidence = map_templates(engine.card.classes)
-        arrays = [(classes, labels.classes[place]), (confidence, labels.confidence[place])]
-        return outputs_of(write_shards(self.root, key, MAP_STEP, digest, arrays))
-
-
-def window_selector(
-    grid: Grid, area: shapely.Geometry, plan: InferencePlan
-) -> Callable[[Window], bool]:
-    """Which windows have a say inside an AOI (in the grid's CRS)."""
-    shapely.prepare(area)
-
-    def selected(window: Window) -> bool:
-        mine = window.core if plan.mode == "core" else window.extent
-        return bool(shapely.intersects(area, box(*grid.bounds_of(mine))))
-
-    return selected
 
 
 def array_directory(root: Path, key: TileKey, step: str, digest: str, array: str) -> Path:

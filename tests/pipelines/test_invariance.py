@@ -5,6 +5,7 @@ to show that it can fail.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import rasterio.warp
 from rasterio.enums import Resampling
 
 import mapper.cube.load
-import mapper.run.city
-import mapper.run.tasks
+import mapper.run.estimate
+import mapper.run.maps
 from mapper.area.grid import PixelBox
 from mapper.catalog.access import open_raster
 from mapper.cube.warp import Pixels
@@ -43,7 +44,7 @@ def recipes(tmp_path_factory):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """One tile a task, so that tile borders are task borders."""
-    monkeypatch.setattr(mapper.run.city, "block_tiles", lambda plan, tile: 1)
+    monkeypatch.setattr(mapper.run.estimate, "block_tiles", lambda plan: 1)
 
 
 @pytest.fixture(scope="module")
@@ -97,18 +98,18 @@ def test_maps_do_not_depend_on_tile_size_or_aoi(
 def cut_reads(predict_box):
     """Predict with the outermost pixel of what a block reads taken away."""
 
-    def predict(engine, read, pixels, selected):
-        plan = engine.plan
+    def predict(engine, source, pixels, selected):
+        plan, layers = engine.plan, engine.coding.layers
         seen = plan.windows.reach(pixels).intersect(pixels.grow(plan.context)).grow(-1)
 
         def read_less(box: PixelBox):
-            image, valid = read(box)
             keep = np.zeros(box.shape, dtype=bool)
             common = box.intersect(seen)
             keep[common.slices_in(box)] = True
-            return np.where(keep, image, 0), valid & keep
+            both = zip(layers, source.read(box), strict=True)
+            return tuple(np.where(keep, values, layer.empty(1, 1)) for layer, values in both)
 
-        return predict_box(engine, read_less, pixels, selected)
+        return predict_box(engine, replace(source, read=read_less), pixels, selected)
 
     return predict
 
@@ -117,7 +118,7 @@ def cut_reads(predict_box):
 def test_a_halo_cut_by_one_pixel_shows(
     map_world, recipes, shared, small_blocks, tmp_path, monkeypatch, context, mode
 ):
-    monkeypatch.setattr(mapper.run.tasks, "predict_box", cut_reads(mapper.run.tasks.predict_box))
+    monkeypatch.setattr(mapper.run.maps, "predict_box", cut_reads(mapper.run.maps.predict_box))
     base = {"cities": ("Cornerton",), "recipe": str(recipes[context, mode])}
     maps = [
         read_map(map_world(**base, out=tmp_path / str(tile), tile_size=tile), "cornerton")

@@ -1,0 +1,38 @@
+"""Options that several verbs share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mapper.errors import UsageError
+from mapper.inference.devices import DeviceChoice
+
+Aoi = Annotated[Path, typer.Option(help="GeoJSON, GeoPackage, Shapefile or GeoParquet of areas")]
+Year = Annotated[int, typer.Option(help="Calendar year to map", min=1972, max=2100)]
+City = Annotated[list[str] | None, typer.Option(help="Name of a city to map; may be repeated")]
+RecipeName = Annotated[str, typer.Option(help="Name of a recipe, or path of one")]
+CatalogAt = Annotated[
+    str | None,
+    typer.Option(help="STAC API, static catalog, item file or folder, instead of the recipe's"),
+]
+Out = Annotated[Path, typer.Option(help="Folder of cube, maps, ledger and products")]
+ClusterAt = Annotated[str, typer.Option(help="`local`, or the address of a Dask scheduler")]
+Workers = Annotated[int | None, typer.Option(help="Local worker processes", min=1)]
+TileSize = Annotated[
+    int | None, typer.Option(help="Side of a tile in pixels: 512, 1024 or 2048", min=256)
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
+Refresh = Annotated[bool, typer.Option(help="Search anew; what changed becomes the next version")]
+TrustModel = Annotated[bool, typer.Option(help="Run a model that is code (TorchScript, .pt2)")]
+DeviceName = Annotated[
+    DeviceChoice, typer.Option(help="Where the model runs; `auto` takes a GPU where there is one")
+]
+
+
+def band_numbers(text: str | None) -> tuple[int, ...]:
+    """`3,2,1` as numbers. Raises: UsageError."""
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as reason:
+        raise UsageError(f"--bands {text!r} is no list of numbers, e.g. 3,2,1") from reason

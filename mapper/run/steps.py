@@ -1,0 +1,301 @@
+"""A city's steps: the task of each, and the digest of all that it depends on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mapper.area.grid import TileKey
+from mapper.catalog.bands import Item
+from mapper.cube.ingest import TileScenes
+from mapper.cube.inspect import Inspection
+from mapper.cube.template import PIXELS_VERSION, source_templates
+from mapper.inference.reduce import REDUCE_VERSION
+from mapper.product.item import ProductLayer
+from mapper.recipe import Source, digest_of
+from mapper.run.facts import product_facts, scene_components, scene_facts
+from mapper.run.ledger import Entry
+from mapper.run.maps import (
+    MAP_STEP,
+    CubeInputs,
+    LayerShards,
+    ModelUse,
+    PredictTask,
+    ReduceTask,
+    map_templates,
+    reduced_templates,
+)
+from mapper.run.parts import CubePart, MapPart, cube_parts, map_parts
+from mapper.run.plan import CityPlan, area_wkb
+from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
+from mapper.run.step import Step
+from mapper.run.tasks import IngestTask, InspectTask, array_directory, data_template
+from mapper.store.template import ArrayTemplate
+
+Inspections = Mapping[str, Mapping[str, Inspection]]
+Ingested = Mapping[tuple[str, TileKey], Entry]
+"""Per cube part and tile."""
+Predicted = Mapping[tuple[str, TileKey], Entry]
+"""Per map part and tile."""
+
+
+# not slotted: the parts are worked out once and kept
+@dataclass(frozen=True)
+class CitySteps:
+    """Makes the steps of one city."""
+
+    plan: CityPlan
+
+    @cached_property
+    def cube(self) -> dict[str, CubePart]:
+        """What is ingested, by name."""
+        return cube_parts(self.plan)
+
+    @cached_property
+    def maps(self) -> tuple[MapPart, ...]:
+        """What is predicted."""
+        return map_parts(self.plan, self.cube)
+
+    @property
+    def root(self) -> Path:
+        """The run's folder."""
+        return self.plan.version.root
+
+    @property
+    def reduces(self) -> bool:
+        """True where maps of several dates become one."""
+        return self.plan.request.recipe.predict.over != "composite"
+
+    def inspect(self, name: str, source: Source, item: Item) -> Step:
+        """Look at a scene once."""
+        key = f"inspect/{self.plan.version.key}/{self.plan.token}/{name}/{item['id']}"
+        components = {"item": digest_of(item), "version": PIXELS_VERSION[source.kind]}
+        task = InspectTask(key=key, name=name, item=item, source=source)
+        return self._step("inspect", task, {key: (digest_of(components), components)})
+
+    def ingest(self, part: CubePart, tile: TileKey, inspections: Inspections) -> Step:
+        """One tile of one cube part."""
+        source, items = part.source, part.scenes[tile]
+        seen = {i["id"]: inspections[part.arrays][i["id"]] for i in items}
+        # which scenes there are says all that a source's choice of them could
+        choice = {"catalog", "collections", "optional", "months", "seasons"}
+        components = {
+            "scenes": {
+                i["id"]: digest_of(scene_components(i, source, seen[i["id"]])) for i in items
+            },
+            "recipe": digest_of(source.model_dump(mode="json", exclude=choice)),
+            "pixels_version": PIXELS_VERSION[source.kind],
+        }
+        digest, key = digest_of(components), f"ingest/{part.name}/{tile}"
+        task = IngestTask(
+            root=self.root,
+            ledger_key=key,
+            digest=digest,
+            token=self.plan.token,
+            scenes=TileScenes(name=part.arrays, key=tile, items=items, inspections=seen),
+            source=source,
+        )
+        return self._step("ingest", task, {key: (digest, components)})
+
+    def context(self, tile: TileKey) -> list[TileKey]:
+        """Tiles that could have a say in a tile, ingested or not."""
+        inference = self.plan.request.inference
+        reach = inference.windows.reach(tile.box).intersect(tile.box.grow(inference.context))
+        return self.plan.grid.tiles_in(reach.union(tile.box))
+
+    def needs(self, part: MapPart, tile: TileKey) -> list[tuple[str, TileKey]]:
+        """Cube parts and tiles that have a say in a tile of a map part."""
+        near = [t for t in self.context(tile) if t in self.plan.ingest_set]
+        return [(n, t) for n in self.read_by(part) for t in near if t in self.cube[n].scenes]
+
+    def read_by(self, part: MapPart) -> list[str]:
+        """Cube parts that the model reads for a map part."""
+        slots = {layer.name for layer in self.plan.request.coding.layers}
+        return [name for slot, name in part.cube.items() if slot in slots]
+
+    def predict(self, part: MapPart, block: Sequence[TileKey], ingested: Ingested) -> Step:
+        """A block of tiles of a map part."""
+        plan, entries, tiles = self.plan, {}, []
+        for tile in block:
+            components = self._predict_components(part, tile, ingested)
+            digest, key = digest_of(components), _predict_key(part, tile)
+            entries[key] = (digest, components)
+            tiles.append((tile, key, digest))
+        needed = {need for tile in block for need in self.needs(part, tile)}
+        context = {t for tile in block for t in self.context(tile)}
+        layers = {}
+        for name in self.read_by(part):
+            cube = self.cube[name]
+            layers[cube.slot] = LayerShards(
+                template=data_template(cube.arrays, cube.source),
+                shards={
+                    t: self._array(t, cube.arrays, ingested[name, t], cube.arrays)
+                    for n, t in sorted(needed)
+                    if n == name
+                },
+            )
+        task = PredictTask(
+            root=self.root,
+            tiles=tuple(tiles),
+            absent=tuple(sorted(context - plan.ingest_set)),
+            inputs=CubeInputs(layers=layers, tile=plan.grid.tile),
+            model=ModelUse(
+                folder=plan.request.card.folder,
+                plan=plan.request.inference,
+                coding=plan.request.coding,
+                trust=plan.request.trust_model,
+            ),
+            area=area_wkb(plan.geometry),
+        )
+        return self._step("predict", task, entries)
+
+    def _predict_components(
+        self, part: MapPart, tile: TileKey, ingested: Ingested
+    ) -> dict[str, Any]:
+        inference, selected = self.plan.request.inference, self.plan.selected
+        windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
+        inputs: dict[str, dict[str, str]] = {}
+        for name in self.read_by(part):
+            inputs[self.cube[name].slot] = {}
+        for name, near in self.needs(part, tile):
+            cube = self.cube[name]
+            inputs[cube.slot][str(near)] = checksum(ingested[name, near], cube.arrays)
+        return {"inputs": inputs, "inference": inference.digest, "windows": digest_of(windows)}
+
+    def reduce(self, tile: TileKey, predicted: Predicted, ingested: Ingested) -> Step:
+        """Maps of several dates to one."""
+        request = self.plan.request
+        dated = [p.name for p in self.maps if tile in p.tiles]
+        counted = [c for c in self.cube.values() if "@" in c.name and tile in c.scenes]
+        components = {
+            "maps": {n: [o.sha256 for o in predicted[n, tile].outputs] for n in dated},
+            "counts": {
+                c.name: [checksum(ingested[c.name, tile], f"{c.arrays}_{what}") for what in _COUNTS]
+                for c in counted
+            },
+            "method": request.recipe.predict.reduce,
+            "version": REDUCE_VERSION,
+        }
+        digest, key = digest_of(components), f"reduce/{tile}"
+        task = ReduceTask(
+            root=self.root,
+            tile=tile,
+            ledger_key=key,
+            digest=digest,
+            method=request.recipe.predict.reduce,
+            card_folder=request.card.folder,
+            inference=request.inference,
+            maps=tuple(self._map_arrays(tile, predicted[n, tile]) for n in dated),
+            counts=tuple((c.arrays, self._counts(tile, c, ingested)) for c in counted),
+        )
+        return self._step("reduce", task, {key: (digest, components)})
+
+    def _counts(self, tile: TileKey, part: CubePart, ingested: Ingested) -> tuple[Path, Path]:
+        """Count and status of an observation."""
+        entry, name = ingested[part.name, tile], part.arrays
+        count, status = (self._array(tile, name, entry, f"{name}_{what}") for what in _COUNTS)
+        return count, status
+
+    def _map_arrays(self, tile: TileKey, entry: Entry) -> dict[str, Path]:
+        return {o.name: self._array(tile, MAP_STEP, entry, o.name) for o in entry.outputs}
+
+    def publish(
+        self, mapped: Mapping[TileKey, Entry], ingested: Ingested, inspections: Inspections
+    ) -> Step:
+        """The city's product."""
+        plan = self.plan
+        components = {
+            "maps": {str(t): [o.sha256 for o in e.outputs] for t, e in mapped.items()},
+            "cube": {f"{n}/{t}": [o.sha256 for o in e.outputs] for (n, t), e in ingested.items()},
+            "fingerprint": plan.fingerprint,
+            "scenes": digest_of(scene_facts(plan, inspections)),
+            "publish_version": PUBLISH_VERSION,
+        }
+        key = f"publish/{plan.version.key}"
+        task = PublishTask(
+            ledger_key=key,
+            version=plan.version,
+            facts=product_facts(plan, inspections, ingested, self._more_layers()),
+            lonlat=area_wkb(plan.area.geometry),
+            area=area_wkb(plan.geometry),
+            cube=self._cube(ingested, mapped),
+            maps=self._maps(mapped),
+            sources=tuple(dict.fromkeys(c.arrays for c in self.cube.values())),
+        )
+        return self._step("publish", task, {key: (digest_of(components), components)})
+
+    def _cube(self, ingested: Ingested, mapped: Mapping[TileKey, Entry]) -> ArraySet:
+        """Arrays of the cube; of observations that are mapped apart, their sums alone."""
+        arrays = {}
+        for part in self.cube.values():
+            data, *counts = source_templates(part.arrays, part.source)
+            if "@" in part.name:
+                for template in counts:
+                    arrays[template] = {
+                        t: self._array(t, MAP_STEP, e, template.name) for t, e in mapped.items()
+                    }
+                continue
+            for template in (data, *counts):
+                arrays[template] = {
+                    t: self._array(t, part.arrays, e, template.name)
+                    for (n, t), e in ingested.items()
+                    if n == part.name
+                }
+        return ArraySet(arrays=arrays)
+
+    def _maps(self, mapped: Mapping[TileKey, Entry]) -> ArraySet:
+        return ArraySet(
+            arrays={
+                template: {t: self._array(t, MAP_STEP, e, template.name) for t, e in mapped.items()}
+                for template in self._templates()
+            }
+        )
+
+    def _templates(self) -> tuple[ArrayTemplate, ...]:
+        """Arrays of the finished map."""
+        request = self.plan.request
+        if self.reduces:
+            return reduced_templates(request.card)
+        return map_templates(request.card, request.inference.decision)
+
+    def _more_layers(self) -> tuple[ProductLayer, ...]:
+        """What is published beside class and confidence."""
+        return tuple(
+            ProductLayer(
+                name=template.name,
+                title=str(template.attributes["long_name"]),
+                dtype=template.dtype,
+                nodata=template.fill,
+                scale=float(template.attributes.get("scale_factor", 1.0)),
+                bands=template.bands or (template.name,),
+            )
+            for template in self._templates()
+            if template.name not in ("classes", "confidence")
+        )
+
+    def _array(self, tile: TileKey, step: str, entry: Entry, array: str) -> Path:
+        return array_directory(self.root, tile, step, entry.digest, array)
+
+    def _step(
+        self, stage: str, task: Any, entries: Mapping[str, tuple[str, Mapping[str, Any]]]
+    ) -> Step:
+        return Step(city=self.plan.area.slug, stage=stage, task=task, entries=entries)
+
+
+_COUNTS = ("count", "status")
+
+
+def _predict_key(part: MapPart, tile: TileKey) -> str:
+    return f"predict@{part.name}/{tile}" if part.name else f"predict/{tile}"
+
+
+def part_of_key(key: str) -> str:
+    """The map part in a ledger key of `predict`."""
+    head = key.split("/", 1)[0]
+    return head.partition("@")[2]
+
+
+def checksum(entry: Entry, array: str) -> str:
+    """Of one array among a step's outputs."""
+    return next(o.sha256 for o in entry.outputs if o.name == array)
