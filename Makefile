@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs bench lock models clean
+.PHONY: demo test test-slow check docs bench bench-inference lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
@@ -39,6 +39,21 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -W ignore benchmarks/warp.py
+
+# an hour and more; peers have an environment of their own
+bench-inference: build/bench/.installed
+	build/bench/bin/python -W ignore benchmarks/inference.py --networks cheap --repeats 3
+	build/bench/bin/python -W ignore benchmarks/inference.py --networks segformer-b0 --append \
+	  --sizes 4096x4096 --repeats 2
+	build/bench/bin/python -W ignore benchmarks/blocks.py
+
+build/bench/.installed: requirements.lock benchmarks/requirements-inference.txt
+	test -x build/bench/bin/python || $(PYTHON) -m venv build/bench
+	build/bench/bin/python -m pip install --quiet $(TORCH)
+	build/bench/bin/python -m pip install --quiet -r requirements.lock
+	build/bench/bin/python -m pip install --quiet --no-deps \
+	  -r benchmarks/requirements-inference.txt --editable .
+	touch $@
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -1,9 +1,11 @@
 """Writes the generated parts of the documents; `--check` fails where one is out of date."""
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from typer.main import get_command
 
@@ -44,11 +46,79 @@ def models_table() -> str:
     return "\n".join(rows)
 
 
+def inference_table() -> str:
+    """Tiled inference side by side, as `make bench-inference` measured it."""
+    path = ROOT / "benchmarks" / "inference.json"
+    if not path.exists():
+        return "Not measured yet; `make bench-inference` does it."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        "| pixels | network | contender | windows | Mpx/s (min to max) | peak MiB | bytes/px "
+        "| seams | moved by 37 px |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    order = {name: place for place, name in enumerate(result["contenders"])}
+    cells = sorted(
+        result["cells"],
+        key=lambda c: (c["network"], c["rows"] * c["columns"], order[c["contender"]]),
+    )
+    rows += [_inference_row(cell) for cell in cells]
+    machine = result["machine"]
+    told = (
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:g} GiB; "
+        + ", ".join(f"{n} {v}" for n, v in result["versions"].items() if v != "not installed")
+    )
+    return "\n".join([*rows, "", f"*{result['date']}, {told}.*"])
+
+
+_SHOWN = ("mapper-core", "mapper-gaussian", "monai", "terratorch", "geoai")
+
+
+def inference_summary() -> str:
+    """The largest area at which mapper and its peers were measured together."""
+    path = ROOT / "benchmarks" / "inference.json"
+    if not path.exists():
+        return "Not measured yet; `make bench-inference` does it."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    rows = ["| network | pixels | contender | Mpx/s | peak MiB |", "|---|---|---|---|---|"]
+    for network in sorted({c["network"] for c in cells}):
+        mine = [c for c in cells if c["network"] == network and "mpx_per_s" in c]
+        sizes = {
+            (c["rows"], c["columns"]) for c in mine if c["contender"] in ("monai", "terratorch")
+        }
+        if not sizes:
+            continue
+        size = max(sizes)
+        shown = {c["contender"]: c for c in mine if (c["rows"], c["columns"]) == size}
+        rows += [
+            f"| {network} | {size[0]} x {size[1]} | {name} "
+            f"| {shown[name]['mpx_per_s']['median']:.3g} | {shown[name]['peak_mib']:.0f} |"
+            for name in _SHOWN
+            if name in shown
+        ]
+    return "\n".join(rows)
+
+
+def _inference_row(cell: dict[str, Any]) -> str:
+    windows = f"{cell['window']}/{cell['stride']} {cell['mode']}"
+    head = f"| {cell['rows']} x {cell['columns']} | {cell['network']} | {cell['contender']}"
+    if "mpx_per_s" not in cell:
+        return f"{head} | {windows} | {cell['reason']} | | | | |"
+    rate, quality = cell["mpx_per_s"], cell.get("quality", {})
+    seams = quality.get("seam_index")
+    stays = quality.get("translation_consistency_37")
+    return (
+        f"{head} | {windows} | {rate['median']:.3g} ({rate['min']:.3g} to {rate['max']:.3g}) "
+        f"| {cell['peak_mib']:.0f} | {cell['bytes_per_pixel']:.3g} "
+        f"| {'' if seams is None else f'{seams:.3f}'} "
+        f"| {'' if stays is None else f'{100 * stays:.2f} %'} |"
+    )
+
+
 def command_reference() -> str:
     """Every verb with its options."""
-    group = get_command(app)
     parts = []
-    for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
+    for name, command in _verbs(get_command(app)):
         parts.append(f"## mapper {name}\n\n{command.help}\n\n| option | meaning |\n|---|---|")
         for parameter in command.params:
             names = ", ".join(f"`{n}`" for n in [*parameter.opts, *parameter.secondary_opts])
@@ -61,8 +131,24 @@ def command_reference() -> str:
     return "\n\n".join(parts)
 
 
+def _verbs(group: Any, before: str = "") -> list[tuple[str, Any]]:
+    """Every verb by name, those of a group behind the group's name."""
+    found = []
+    for name, command in sorted(group.commands.items()):
+        if hasattr(command, "commands"):
+            found += _verbs(command, f"{before}{name} ")
+        else:
+            found.append((f"{before}{name}", command))
+    return found
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {"recipes": recipes_table, "models": models_table},
+    "README.md": {
+        "recipes": recipes_table,
+        "models": models_table,
+        "inference": inference_summary,
+    },
+    "docs/inference.md": {"inference": inference_table},
     "docs/cli.md": {"cli": command_reference},
 }
 
