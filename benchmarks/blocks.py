@@ -9,7 +9,6 @@ process, on Dask workers, and of the model alone; where `nvidia-smi` is there, h
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,11 +24,11 @@ import numpy as np
 import shapely
 from distributed import Client, LocalCluster
 from images import town
-from networks import WINDOW
 
 from mapper.area.grid import TileKey
 from mapper.inference.card import load_card
 from mapper.inference.coding import Coding, Layer
+from mapper.inference.devices import device_name
 from mapper.inference.engine import make_engine
 from mapper.inference.probe import ModelChoice, Wishes, choose, core_rate
 from mapper.recipe import Predict
@@ -138,7 +137,7 @@ def main() -> None:
     parser.add_argument("--block", type=int, default=2, help="side of a task in tiles")
     parser.add_argument("--network", default="cheap")
     parser.add_argument("--mode", choices=("core", "blend"), default="core")
-    parser.add_argument("--size", type=int, default=WINDOW)
+    parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--stride", type=int, default=None)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
@@ -177,7 +176,7 @@ def main() -> None:
     result = {
         "what": "predict tasks from shards to shards, Mpx/s",
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": cores},
+        "machine": {"cpu": device_name("cpu"), "cores": cores},
         "options": {n: v for n, v in vars(wanted).items() if n not in ("work", "out")},
         "plan": {"size": alone.plan.size, "stride": alone.plan.stride, "batch": alone.plan.batch},
         "mpx_per_s": {name: [round(r, 2) for r in rates] for name, rates in rows.items()},
@@ -185,7 +184,9 @@ def main() -> None:
         "one_process_over_model": round(medians["one process"] / medians["model alone"], 3),
         "gpu_busy_percent": round(statistics.mean(busy), 1) if busy else None,
     }
-    wanted.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    kept = json.loads(wanted.out.read_text(encoding="utf-8")) if wanted.out.exists() else {}
+    kept[f"{wanted.network} {wanted.device}"] = result
+    wanted.out.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=2))
 
 

@@ -128,7 +128,7 @@ def _plan_row(plan: Any, estimate: Any) -> list[str]:
         ", ".join(f"{n} {count}" for n, count in estimate.scenes.items()),
         human_bytes(estimate.read_bytes),
         f"{estimate.ingest_tiles}/{estimate.predict_tiles}",
-        str(estimate.windows),
+        f"{estimate.windows}{f' x {estimate.dates} dates' if estimate.dates > 1 else ''}",
         f"{estimate.recompute:.2f}",
         human_bytes(estimate.memory_bytes),
         human_bytes(estimate.write_bytes),

@@ -1,6 +1,7 @@
 """A model, ready to run by a plan: stored windows in, scores or finished bytes out."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,10 @@ FINISH_PIXELS = 1 << 16
 """Decided at once: few enough that their scores stay in the processor's cache."""
 
 
+_engines: dict[tuple[int, InferencePlan], "Engine"] = {}
+_making = threading.Lock()
+
+
 # not slotted: what follows from the plan is worked out once and kept
 @dataclass(frozen=True)
 class Engine:
@@ -32,7 +37,6 @@ class Engine:
     plan: InferencePlan
     coding: Coding
     program: Program
-    fixed_batch: bool = False
     most: list[int] = field(default_factory=list, compare=False)
     """Windows that turned out to fit the memory at once, the last number counting."""
 
@@ -81,7 +85,7 @@ class Engine:
         try:
             return self._run(stored)
         except DeviceMemoryError as reason:
-            if count == 1 or self.fixed_batch:
+            if count == 1 or self.plan.batch_matters:
                 raise
             logger.warning("half the batch from here on: %s", reason)
             self.most.append(count // 2)
@@ -113,7 +117,12 @@ class Engine:
 def make_engine(card: ModelCard, plan: InferencePlan, coding: Coding, runtime: Runtime) -> Engine:
     """Dress a runtime as the plan says; once per process, however often it is asked for."""
     program = load_program(runtime, composition_of(card, plan, coding))
-    return Engine(card, plan, coding, program, runtime.fixed_batch)
+    with _making:
+        found = _engines.get((id(program), plan))
+        if found is None:
+            found = Engine(card, plan, coding, program)
+            _engines[id(program), plan] = found
+    return found
 
 
 def _turned(windows: np.ndarray, turn: int) -> np.ndarray:

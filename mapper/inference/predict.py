@@ -8,7 +8,6 @@ model, and write finished rows.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
 
 import numpy as np
 
@@ -42,11 +41,12 @@ def predict_rows(
 
     Raises: ModelError where the model's output is not what its card says, or is not finite.
     """
-    rows = _window_rows(engine, pixels, selected)
-    if not any(row.run for row in rows):
+    read = _extent(_window_rows(engine, pixels, selected))
+    if read is None:
         yield Strip.empty(engine.arrays, pixels)
         return
-    work = ahead(batches(engine, ahead(_slabs(engine, source, rows), 1)), 2)
+    rows = _window_rows(engine, pixels, selected)
+    work = ahead(batches(engine, ahead(_slabs(engine, source, rows, read), 1)), 2)
     done = side_by_side(work, lambda batch: (batch, _run(engine, batch)), engine.program.parallel)
     writer = CoreWriter if engine.plan.mode == "core" else BlendWriter
     yield from ahead(_written(writer(engine, pixels), done), 1)
@@ -64,23 +64,34 @@ def predict_box(
     return whole
 
 
-def _window_rows(engine: Engine, pixels: PixelBox, selected: Selector) -> list[WindowRow]:
-    windows = engine.plan.windows.cover(pixels)
-    rows = []
-    for number, group in groupby(windows, key=lambda w: w.row):
+def _window_rows(engine: Engine, pixels: PixelBox, selected: Selector) -> Iterator[WindowRow]:
+    """Rows of windows from north to south; an area has too many windows to list them all."""
+    windows = engine.plan.windows
+    cols = windows.rows_of(pixels.col0, pixels.col1)
+    for number in windows.rows_of(pixels.row0, pixels.row1):
         run: list[Window] = []
         left_out: list[Window] = []
-        for window in group:
+        for window in (windows.window(number, col) for col in cols):
             (run if selected(window) else left_out).append(window)
-        rows.append(WindowRow(number, tuple(run), tuple(left_out)))
-    return rows
+        yield WindowRow(number, tuple(run), tuple(left_out))
 
 
-def _slabs(engine: Engine, source: Source, rows: list[WindowRow]) -> Iterator[Slab]:
+def _extent(rows: Iterator[WindowRow]) -> PixelBox | None:
+    """All that windows to run read; None where there is no window to run."""
+    found: PixelBox | None = None
+    for row in rows:
+        if row.run:
+            # of a row, the outermost windows say it all
+            ends = row.run[0].extent.union(row.run[-1].extent)
+            found = ends if found is None else found.union(ends)
+    return found
+
+
+def _slabs(
+    engine: Engine, source: Source, rows: Iterator[WindowRow], read: PixelBox
+) -> Iterator[Slab]:
     """What each row of windows reads. Rows without windows to run are passed on unread."""
-    chosen = [w.extent for row in rows for w in row.run]
-    columns = (min(b.col0 for b in chosen), max(b.col1 for b in chosen))
-    last = max(b.row1 for b in chosen)
+    columns, last = (read.col0, read.col1), read.row1
     buffer = RollingRows(source, columns)
     for row in rows:
         if not row.run:

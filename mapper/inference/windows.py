@@ -81,7 +81,7 @@ def batches(engine: Engine, slabs: Iterator[Slab]) -> Iterator[Batch]:
                 yield batch
                 batch = Batch()
         batch.entries.append(RowEnd(slab.row, slab.box, slab.usable))
-    if batch.count and not engine.fixed_batch:
+    if batch.count and not engine.plan.batch_matters:
         batch.stored = tuple(s[: batch.count] for s in batch.stored)
     if batch.entries:
         yield batch
@@ -94,7 +94,7 @@ def _room(engine: Engine) -> Stored:
         np.broadcast_to(
             layer.empty(1, 1), (plan.batch, len(layer.channels), plan.size, plan.size)
         ).copy()
-        if engine.fixed_batch
+        if engine.plan.batch_matters
         else np.empty((plan.batch, len(layer.channels), plan.size, plan.size), layer.dtype)
         for layer in engine.coding.layers
     )

@@ -3,6 +3,7 @@
 Here cube and inference meet, which do not know each other.
 """
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from mapper.inference.plan import InferencePlan
 from mapper.inference.predict import predict_box
 from mapper.inference.reduce import DatedMap, Method, reduce_maps
 from mapper.inference.rows import Source as Pixels
-from mapper.inference.runtime import load_runtime
+from mapper.inference.runtime import load_runtime, programs_made
 from mapper.recipe import Recipe
 from mapper.run.ledger import Output
 from mapper.run.selector import window_selector
@@ -183,7 +184,12 @@ class PredictTask:
                 strip.blank(engine.arrays, tile.box.grow(self.model.plan.context))
             for key, ledger_key, digest in tiles:
                 outputs[ledger_key] = self._write(engine, key, digest, strip)
-        return Outcome(outputs=outputs, seconds=time.perf_counter() - began)
+        return Outcome(
+            outputs=outputs,
+            # models are loaded once per process, which the ledger shows
+            facts={"process": os.getpid(), "programs": programs_made()},
+            seconds=time.perf_counter() - began,
+        )
 
     def _rectangles(self) -> list[tuple[PixelBox, list[tuple[TileKey, str, str]]]]:
         """The block whole where its tiles fill a rectangle, else tile by tile."""

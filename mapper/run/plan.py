@@ -17,7 +17,7 @@ from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
 from mapper.cube.template import PIXELS_VERSION
-from mapper.errors import RecipeError, UsageError
+from mapper.errors import NothingFoundError, RecipeError, UsageError
 from mapper.inference.card import ModelCard
 from mapper.inference.coding import Coding
 from mapper.inference.plan import InferencePlan
@@ -183,6 +183,7 @@ def plan_city(
     version = Version(root=request.out, slug=area.slug, product=request.product, number=number)
     tiles = grid.tiles_touching(geometry, request.inference.context)
     found = search_city(request.recipe, tiles, request.period, opener)
+    _check_seasons(request, {name for name, search in found.items() if search.items})
     return CityPlan(
         **common,
         version=version,
@@ -191,6 +192,20 @@ def plan_city(
         frozen=False,
         finished=False,
     )
+
+
+def _check_seasons(request: RunRequest, found: set[str]) -> None:
+    """A season without a scene is a missing modality, unless the model cannot do without it."""
+    for composite in request.recipe.composites:
+        if composite.name in found or not composite.suffix:
+            continue
+        bands = {composite.band(layer) for layer in layers_of(composite.source)}
+        needed = sorted(bands & set(request.card.required))
+        if needed:
+            raise NothingFoundError(
+                f"no scene in {composite.season} for source {composite.known_as!r}, and model "
+                f"{request.card.name!r} needs {', '.join(needed)}; widen a filter of the source"
+            )
 
 
 def all_finished(request: RunRequest) -> bool:
@@ -213,8 +228,7 @@ def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
     for composite in recipe.composites:
         source = composite.source
         given |= {composite.band(layer) for layer in layers_of(source)}
-        # a season without a scene is a missing modality, unless seasons are mapped apart
-        if not source.optional and not composite.suffix:
+        if not source.optional:
             needed = set(source.bands.required)
             sure |= {composite.band(b) for b in layers_of(source) if b in needed}
     for band in card.required:

@@ -1,6 +1,7 @@
 """Windows through a model equal a plain reference that knows no window, slab or batch."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -506,8 +507,8 @@ def test_the_last_batch_is_filled_up_only_where_the_runtime_needs_it(card, groun
         return {"classes": np.zeros(shape, np.uint8), "confidence": np.zeros(shape, np.uint8)}
 
     small = PixelBox(row0=0, col0=384, row1=64, col1=480)
-    bare = Engine(card, engine.plan, CODING, Double(answer), fixed)
-    predict_box(bare, source(ground), small)
+    plan = replace(engine.plan, batch_matters=fixed)
+    predict_box(Engine(card, plan, CODING, Double(answer)), source(ground), small)
     assert [len(batch) for batch in given] == ([5, 5] if fixed else [5, 1])
     assert (given[1][1:] == 0).all()
     for batch, number in ((given[0], 0), (given[1], 5)):

@@ -164,3 +164,17 @@ def test_products_are_the_same_with_one_worker_and_with_four(map_world, recipes,
         folders.append([report.out / r.product for r in report.results])
     for one, four in zip(*folders, strict=True):
         assert checksums(one) == checksums(four)
+    for workers in (1, 4):
+        loaded = programs_by_process(tmp_path / str(workers))
+        assert 1 <= len(loaded) <= workers
+        assert set(loaded.values()) == {1}
+
+
+def programs_by_process(out: Path) -> dict[int, int]:
+    """How many programs each worker process of a run had loaded, by the ledger."""
+    found = {}
+    for line in "".join(p.read_text() for p in (out / "ledger").iterdir()).splitlines():
+        facts = json.loads(line[line.index("{") :]).get("facts", {})
+        if "programs" in facts:
+            found[facts["process"]] = max(facts["programs"], found.get(facts["process"], 0))
+    return found

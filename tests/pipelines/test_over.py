@@ -8,6 +8,7 @@ import rasterio
 import yaml
 
 from mapper.recipe import data_directory, load_recipe
+from tests.inference.tiny_models import write_model
 from tests.pipelines.conftest import checksums
 
 CITY = {"cities": ("Plainville",)}
@@ -108,6 +109,48 @@ def test_stacked_seasons_are_bands_of_their_own(recipe):
     assert names == ["sentinel2:red_cold", "sentinel2:red_warm"]
     apart = load_recipe(recipe("apart", True, over="season"))
     assert {c.band("red") for c in apart.composites if c.season} == {"sentinel2:red"}
+
+
+def stacked_recipe(tmp_path, required, months):
+    """A model that reads red of two seasons, one of them required, and its recipe."""
+    bands = ("sentinel2:red_cold", "sentinel2:red_warm")
+    model = write_model(
+        tmp_path / "model", bands=bands, validity=True, mapper_required=list(required)
+    )
+    path = tmp_path / "stacked.yaml"
+    content = {
+        "name": "stacked",
+        "title": "Stacked seasons",
+        "resolution": 10,
+        "sources": {
+            "sentinel2": {"kind": "sentinel-2", "seasons": True, "bands": {"required": ["red"]}}
+        },
+        "seasons": {"cold": months, "warm": [5, 6, 7, 8, 9, 10]},
+        "model": str(model),
+    }
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def test_stacked_seasons_are_read_and_a_missing_one_is_named(map_world, tmp_path):
+    red = ["sentinel2:red_warm"]
+    both = stacked_recipe(tmp_path, red, [11, 12, 1, 2, 3, 4])
+    report = map_world(**CITY, recipe=both, out=tmp_path / "both")
+    assert report.results[0].state == "published", report.results[0].reason
+    assert report.results[0].facts["missing"] == []
+    with_both = layers(report, "confidence")[0]
+    # the simulated world has no scene in March and April
+    warm = stacked_recipe(tmp_path, red, [3, 4])
+    report = map_world(**CITY, recipe=warm, out=tmp_path / "warm")
+    assert report.results[0].facts["missing"] == ["sentinel2_cold"]
+    assert (layers(report, "confidence")[0] != with_both).any()
+
+
+def test_a_season_that_the_model_needs_is_not_made_up(map_world, tmp_path):
+    needed = stacked_recipe(tmp_path, ["sentinel2:red_cold"], [3, 4])
+    report = map_world(**CITY, recipe=needed)
+    assert report.results[0].state == "nothing found"
+    assert "no scene in cold for source 'sentinel2'" in report.results[0].reason
 
 
 @pytest.mark.parametrize(
