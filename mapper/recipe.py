@@ -258,6 +258,12 @@ class Recipe(_Section):
         seasonal = any(getattr(s, "seasons", False) for s in self.sources.values())
         if self.predict.over == "season" and not seasonal:
             raise ValueError("predict.over is season, but no source has `seasons: true`")
+        apart = self.predict.over != "composite"
+        if apart and (self.predict.entropy or self.predict.probabilities):
+            raise ValueError("predict.entropy and probabilities are for predict.over: composite")
+        for name, source in self.sources.items():
+            if getattr(source, "seasons", False) and getattr(source, "months", []):
+                raise ValueError(f"source {name!r}: give months or seasons, not both")
         names = [c.name for c in self.composites]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources would both be called one of {sorted(names)}")

@@ -77,7 +77,7 @@ def search_city(
         try:
             result = search_source(name, source, tiles, period, opener)
         except CatalogError:
-            if not optional:
+            if not source.optional:
                 raise
             result = _nothing(name, source, "the catalog does not answer; the source is left out")
         if not result.items and not optional:

@@ -267,6 +267,9 @@ def _check(card: ModelCard, folder: Path) -> None:
         raise ModelError(f"{folder}: temperature {card.temperature}; give more than 0")
     if card.window.get("mode", "core") not in ("core", "blend"):
         raise ModelError(f"{folder}: window mode {card.window['mode']!r}; use core or blend")
-    for name in ("size", "stride"):
+    sizes = card.window.get("sizes", [])
+    if not isinstance(sizes, list) or any(not isinstance(v, int) or v < 16 for v in sizes):
+        raise ModelError(f"{folder}: window sizes {sizes!r}; give a list such as [256, 512]")
+    for name in ("size", "stride", "multiple"):
         if not isinstance(card.window.get(name, 1), int) or card.window.get(name, 1) < 1:
             raise ModelError(f"{folder}: window {name} {card.window[name]!r}; give pixels")

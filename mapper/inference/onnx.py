@@ -39,6 +39,7 @@ class OnnxRuntime:
         try:
             model = onnx.load_model_from_string(self._content)
             opset_of(model)
+            _check_whole(card, model)
             self._plain: Any = _session(self._content, threads, device)
         except (ModelError, DeviceError):
             raise
@@ -195,6 +196,15 @@ def _session(graph: bytes, threads: int, device: Device) -> Any:
             "--device cpu"
         )
     return session
+
+
+def _check_whole(card: ModelCard, model: Any) -> None:
+    """Refuse weights beside the graph: no checksum of the card would cover them."""
+    if any(weights.data_location == 1 for weights in model.graph.initializer):
+        raise ModelError(
+            f"model file {card.artifact.path} keeps its weights in another file; save it as one "
+            "(onnx.save with save_as_external_data=False)"
+        )
 
 
 def _pieces(count: int, batch: int | None) -> list[tuple[int, int]]:

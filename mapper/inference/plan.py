@@ -19,6 +19,8 @@ PREDICT_VERSION = 2
 """Raised whenever the engine gives another label or confidence for the same input and plan."""
 
 DEFAULT_BATCH = 4
+_NEAR = 4
+"""Pixels of a halo up to which a network is taken not to pool."""
 _CORES = (4096, 2048, 1024, 512, 256, 128, 64, 32, 16)
 
 
@@ -156,7 +158,7 @@ def _layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
             f"model {card.name!r} sees {halo} around each; use a larger window or smaller stride"
         )
     if not (runtime.fixed_size or wanted.size or card.global_context):
-        size = _tight(size, stride, halo, mode)
+        size = _tight(card, (size, stride), halo, mode)
     return WindowPlan(size=size, stride=stride, mode=mode)
 
 
@@ -172,6 +174,16 @@ def _core(card: ModelCard, size: int) -> int:
     )
 
 
-def _tight(size: int, stride: int, halo: int, mode: Mode) -> int:
-    """The smallest window for a core: what lies beyond the halo would be computed for nothing."""
-    return min(size, stride + 2 * halo) if mode == "core" and halo else size
+def _tight(card: ModelCard, window: tuple[int, int], halo: int, mode: Mode) -> int:
+    """The smallest window for a core: what lies beyond the halo would be computed for nothing.
+
+    Networks that see far mostly pool, and take sides that can be halved five times.
+    """
+    size, stride = window
+    if mode != "core" or not halo:
+        return size
+    multiple = int(card.window.get("multiple", 1 if halo <= _NEAR else 32))
+    least = stride + 2 * halo
+    rounded = -(-least // multiple) * multiple
+    fits = rounded <= size and (rounded - stride) % 2 == 0
+    return rounded if fits else min(size, least)

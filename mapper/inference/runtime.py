@@ -69,6 +69,7 @@ def load_runtime(
     Raises: ModelError where the form is code and was not trusted, the graph does not fit the
         card, or its output is not the reference's.
     """
+    check_trust(card.artifact, card.sha256, trust)
     key = (card.digest, card.reference_sha256, card.folder, threads, device)
     with _loading:
         if key not in _loaded:

@@ -147,6 +147,7 @@ class CogWriter:
         valid, errors, warnings = cog_validate(self._attempt, strict=True, quiet=True)
         if not valid:
             raise StoreError(f"{path} is no valid COG: {'; '.join(errors + warnings)}")
+        path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
         if spec.category_names:
             _write_categories(path, spec.category_names)
         os.replace(self._attempt, path)

@@ -87,7 +87,11 @@ def list_images(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UsageError(f"{path} is neither a file nor a folder")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(
+        p
+        for p in path.iterdir()
+        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+    )
     if not found:
         raise UsageError(f"{path} holds no image ({', '.join(SUFFIXES)})")
     return found
@@ -97,11 +101,19 @@ def describe_image(path: Path, card: ModelCard, wishes: ImageWishes) -> ImageFil
     """Hold an image's header against a model. Reads no pixel. Raises: ImageError."""
     with _opened(path) as dataset:
         bands = _bands(path, dataset, card, wishes)
+        _check_kind(path, dataset, bands)
         scales = _scales(path, dataset, bands, card, wishes)
         flags = dataset.mask_flag_enums[bands[0] - 1]
         masked = MaskFlags.alpha in flags or (
             MaskFlags.per_dataset in flags and MaskFlags.nodata not in flags
         )
+        if any(dataset.colorinterp[b - 1] == ColorInterp.alpha for b in bands):
+            # a band that was asked for is a measurement, whatever it is called
+            masked = False
+        kind = np.dtype(dataset.dtypes[bands[0] - 1])
+        if kind.kind != "f" and len(bands) > 1 and dataset.nodatavals[bands[0] - 1] is not None:
+            # one black band is no hole: as GDAL has it, all of them are
+            masked = True
         place = _place(dataset)
         coding, pads = _coding(dataset, bands, (card, scales, masked))
         rows = dataset.block_shapes[0][0]
@@ -159,6 +171,28 @@ def _opened(path: Path, threads: bool = False) -> Iterator[Any]:
             ) from reason
         with dataset:
             yield dataset
+
+
+def _check_kind(path: Path, dataset: Any, bands: Sequence[int]) -> None:
+    """Refuse what no model takes. Raises: ImageError."""
+    kinds = {dataset.dtypes[b - 1] for b in bands}
+    if len(kinds) > 1 or any(kind.startswith("complex") for kind in kinds):
+        raise ImageError(
+            f"{path} holds {', '.join(sorted(kinds))}; write its bands as one real type first "
+            "(gdal_translate -ot)"
+        )
+    if len({dataset.nodatavals[b - 1] for b in bands}) > 1:
+        raise ImageError(f"{path} has another nodata in each band; give it one (gdal_translate)")
+    if dataset.crs is None and dataset.gcps[0]:
+        raise ImageError(f"{path} is located by ground control points; warp it first (gdalwarp)")
+
+
+def _no_number_is_nan(values: np.ndarray, nodata: list[float | None]) -> None:
+    """In place: nodata and infinity to NaN, band by band."""
+    for band, marker in zip(values, nodata, strict=True):
+        if marker is not None and not np.isnan(marker):
+            band[band == np.float32(marker)] = np.nan
+        band[~np.isfinite(band)] = np.nan
 
 
 def _bands(path: Path, dataset: Any, card: ModelCard, wishes: ImageWishes) -> list[int]:
@@ -229,7 +263,8 @@ def _coding(
     card, scales, masked = about
     kind = dataset.dtypes[bands[0] - 1]
     nodata, pads = dataset.nodatavals[bands[0] - 1], None
-    if not holds(kind, nodata):
+    if not holds(kind, nodata) or np.dtype(kind).kind == "f":
+        # of floats, nodata and whatever is not finite becomes NaN
         nodata = None
     if nodata is None and not masked:
         pads = _pads(card, scales, kind)
@@ -283,6 +318,8 @@ def _read(dataset: Any, image: ImageFile, box: PixelBox) -> Stored:
         rows, cols = common.slices_in(image.pixels)
         window = RasterWindow.from_slices(rows, cols)
         inside = dataset.read(list(image.bands), window=window).astype(dtype, copy=False)
+        if inside.dtype.kind == "f":
+            _no_number_is_nan(inside, [dataset.nodatavals[b - 1] for b in image.bands])
         if image.masked:
             absent = dataset.dataset_mask(window=window) == 0
             inside[:, absent] = image.coding.layers[0].nodata

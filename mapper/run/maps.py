@@ -6,7 +6,7 @@ Here cube and inference meet, which do not know each other.
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,15 @@ class ModelUse:
         card = _card(self.folder, plan.artifact, plan.model_digest)
         runtime = load_runtime(card, plan.threads, self.trust, plan.device)
         engine = make_engine(card, plan, self.coding, runtime)
-        if (runtime.version, engine.program.digest) != (plan.runtime, plan.composition):
+        if runtime.version != plan.runtime:
             raise ModelError(
                 f"this worker would run {runtime.version}, the plan was made for {plan.runtime}; "
                 "give workers the same software and device as the driver"
+            )
+        if engine.program.digest != plan.composition:
+            raise ModelError(
+                f"this worker composes another graph around model {card.name!r} than the driver "
+                "did; give both the same versions of mapper and onnx"
             )
         return engine
 
@@ -206,6 +211,10 @@ class PredictTask:
         return outputs_of(write_shards(self.root, key, MAP_STEP, digest, arrays))
 
 
+_REDUCED_ROWS = 256
+"""Reduced at once: sums of all classes over a whole tile would take gigabytes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReduceTask:
     """A tile's maps of several dates to one."""
@@ -219,6 +228,8 @@ class ReduceTask:
     inference: InferencePlan
     maps: tuple[Mapping[str, Path], ...]
     """Array directories of each date's map, by name."""
+    sources: tuple[str, ...]
+    """Those whose observations are mapped apart."""
     counts: tuple[tuple[str, tuple[Path, Path]], ...]
     """Per observation its source, and the directories of its count and status."""
 
@@ -227,46 +238,50 @@ class ReduceTask:
         began = time.perf_counter()
         card = _card(self.card_folder, self.inference.artifact, self.inference.model_digest)
         stored = map_templates(card, self.inference.decision)
-        if self.maps:
-            dated = (self._dated(paths, stored) for paths in self.maps)
+        side, templates = self.tile.tile, reduced_templates(card)
+        values: dict[str, np.ndarray] = {t.name: t.empty(side, side) for t in templates}
+        for row in range(0, side if self.maps else 0, _REDUCED_ROWS):
+            top = self.tile.box.row0 + row
+            rows = replace(self.tile.box, row0=top, row1=min(top + _REDUCED_ROWS, top + side - row))
+            dated = (self._dated(paths, stored, rows) for paths in self.maps)
             made = reduce_maps(dated, card.classes, self.method)
-            values = {
-                "classes": made.classes,
-                "confidence": made.confidence,
-                "agreement": made.agreement,
-                "dates": made.count,
-            }
-        else:
-            side = self.tile.tile
-            values = {t.name: t.empty(side, side) for t in reduced_templates(card)}
-        arrays = [(template, values[template.name]) for template in reduced_templates(card)]
+            place = slice(row, row + rows.shape[0])
+            values["classes"][place] = made.classes
+            values["confidence"][place] = made.confidence
+            values["agreement"][place] = made.agreement
+            values["dates"][place] = made.count
+        arrays: list[tuple[ArrayTemplate, np.ndarray]] = [(t, values[t.name]) for t in templates]
         arrays += self._observations()
         shards = write_shards(self.root, self.tile, MAP_STEP, self.digest, arrays)
         return Outcome(
             outputs={self.ledger_key: outputs_of(shards)}, seconds=time.perf_counter() - began
         )
 
-    def _dated(self, paths: Mapping[str, Path], templates: tuple[ArrayTemplate, ...]) -> DatedMap:
-        found = {t.name: self._array(paths[t.name], t) for t in templates}
+    def _dated(
+        self, paths: Mapping[str, Path], templates: tuple[ArrayTemplate, ...], rows: PixelBox
+    ) -> DatedMap:
+        found = {t.name: self._array(paths[t.name], t, rows) for t in templates}
         return DatedMap(
             classes=found["classes"],
             confidence=found["confidence"],
             probabilities=found.get("probabilities"),
         )
 
-    def _array(self, path: Path, template: ArrayTemplate) -> np.ndarray:
-        return read_box({self.tile: path}, template, self.tile.box, self.tile.tile)
+    def _array(self, path: Path, template: ArrayTemplate, rows: PixelBox) -> np.ndarray:
+        return read_box({self.tile: path}, template, rows, self.tile.tile)
 
     def _observations(self) -> list[tuple[ArrayTemplate, np.ndarray]]:
         """Count and status of each source over all of its observations."""
-        found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        side = self.tile.tile
+        side, whole = self.tile.tile, self.tile.box
+        # a tile that no observation touches was never observed
+        found: dict[str, tuple[np.ndarray, np.ndarray]] = {
+            name: (np.zeros((side, side), np.uint16), np.full((side, side), 2, np.uint8))
+            for name in self.sources
+        }
         for name, (count_path, status_path) in self.counts:
             count_template, status_template = count_templates(name)
-            count = self._array(count_path, count_template)
-            status = self._array(status_path, status_template)
-            if name not in found:
-                found[name] = (np.zeros_like(count), np.full((side, side), 2, dtype=np.uint8))
+            count = self._array(count_path, count_template, whole)
+            status = self._array(status_path, status_template, whole)
             found[name] = (found[name][0] + count, merged_status(found[name][1], status))
         return [
             pair

@@ -167,8 +167,8 @@ def plan_city(
     if latest and not request.refresh:
         if state["fingerprint"] != fingerprint:
             raise UsageError(
-                f"{latest.path} was made with another recipe, model, window plan or area; "
-                "--refresh makes the next version, or choose another --out"
+                f"{latest.path} was made with another recipe, model, window plan or area, or by an "
+                "earlier mapper; --refresh makes the next version, or choose another --out"
             )
         return CityPlan(
             **common,

@@ -12,13 +12,14 @@ import numpy as np
 from pydantic import ValidationError
 
 import mapper
-from mapper.errors import ImageError, MapperError, PartlyDoneError, StoreError, UsageError
+from mapper.errors import MapperError, PartlyDoneError, StoreError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.inference.card import ModelCard, load_card
+from mapper.inference.composition import Decision
 from mapper.inference.devices import DeviceChoice, free_memory
 from mapper.inference.engine import Engine, make_engine
 from mapper.inference.memory import check_memory, pixel_bytes, predict_memory
-from mapper.inference.outputs import MapArray, Strip
+from mapper.inference.outputs import MapArray, Strip, map_arrays
 from mapper.inference.predict import predict_box, predict_rows
 from mapper.inference.probe import ModelChoice, Wishes, choose
 from mapper.product.cog import CogWriter, RasterSpec
@@ -81,7 +82,7 @@ def predict_images(options: PredictOptions, listener: Listener = ignore) -> Pred
     wanted = parse_settings(options.settings)
     paths = list_images(options.image)
     images = [describe_image(path, card, options.images) for path in paths]
-    _check_names(images, card, options.out)
+    _check_names(images, card, wanted, options.out)
     wishes = Wishes(predict=wanted, device=options.device, trust=options.trust_model)
     engines = _Engines(card, wishes)
     for image in images:
@@ -101,6 +102,8 @@ def parse_settings(settings: Sequence[str]) -> Predict:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting!r} is not of the form KEY=VALUE, e.g. mode=blend")
+        if key.strip() in ("over", "reduce"):
+            raise UsageError(f"--set {setting!r}: a single image has no dates; leave it out")
         given[key.strip()] = value.strip()
     try:
         return Predict.model_validate(given)
@@ -146,17 +149,21 @@ def _probes_file() -> Path:
     return Path(cache) / "mapper" / "probes.json"
 
 
-def _check_names(images: list[ImageFile], card: ModelCard, out: Path) -> None:
+def _check_names(images: list[ImageFile], card: ModelCard, wanted: Predict, out: Path) -> None:
     """Refuse to write two maps to one name, or a map over an image."""
     seen: dict[Path, Path] = {}
     inputs = {image.path.resolve() for image in images}
+    decision = Decision(entropy=wanted.entropy, probabilities=wanted.probabilities)
     for image in images:
-        target = (out / _name(image, card, "classes")).resolve()
-        if target in seen:
-            raise UsageError(f"{seen[target]} and {image.path} would both become {target.name}")
-        if target in inputs:
-            raise UsageError(f"{target} would be written over an image; choose another --out")
-        seen[target] = image.path
+        for array in map_arrays(card, decision):
+            target = (out / _name(image, card, array.name)).resolve()
+            if target in seen:
+                raise UsageError(f"{seen[target]} and {image.path} would both give {target.name}")
+            if target in inputs:
+                raise UsageError(f"{target} would be written over an image; choose another --out")
+            seen[target] = image.path
+            if image.chip and array.name == "classes":
+                break
 
 
 def _name(image: ImageFile, card: ModelCard, array: str) -> str:
@@ -175,7 +182,7 @@ def _predict_one(engines: _Engines, image: ImageFile, out: Path) -> ImageResult:
             files, empty = _write_chip(engine, image, out)
         else:
             files, empty = _write_rasters(engine, image, out)
-    except (ImageError, StoreError) as reason:
+    except MapperError as reason:
         return ImageResult(image=name, state="failed", reason=str(reason))
     height, width = image.pixels.shape
     return ImageResult(

@@ -161,7 +161,14 @@ class CitySteps:
         for name, near in self.needs(part, tile):
             cube = self.cube[name]
             inputs[cube.slot][str(near)] = checksum(ingested[name, near], cube.arrays)
-        return {"inputs": inputs, "inference": inference.digest, "windows": digest_of(windows)}
+        absent = [t for t in self.context(tile) if t not in self.plan.ingest_set]
+        return {
+            "inputs": inputs,
+            "inference": inference.digest,
+            "windows": digest_of(windows),
+            # what lies beyond the ingested tiles takes labels away
+            "absent": [str(t) for t in sorted(absent)],
+        }
 
     def reduce(self, tile: TileKey, predicted: Predicted, ingested: Ingested) -> Step:
         """Maps of several dates to one."""
@@ -174,6 +181,7 @@ class CitySteps:
                 c.name: [checksum(ingested[c.name, tile], f"{c.arrays}_{what}") for what in _COUNTS]
                 for c in counted
             },
+            "sources": self._apart(),
             "method": request.recipe.predict.reduce,
             "version": REDUCE_VERSION,
         }
@@ -187,9 +195,14 @@ class CitySteps:
             card_folder=request.card.folder,
             inference=request.inference,
             maps=tuple(self._map_arrays(tile, predicted[n, tile]) for n in dated),
+            sources=tuple(self._apart()),
             counts=tuple((c.arrays, self._counts(tile, c, ingested)) for c in counted),
         )
         return self._step("reduce", task, {key: (digest, components)})
+
+    def _apart(self) -> list[str]:
+        """Sources whose observations are mapped one by one."""
+        return sorted({part.arrays for part in self.cube.values() if "@" in part.name})
 
     def _counts(self, tile: TileKey, part: CubePart, ingested: Ingested) -> tuple[Path, Path]:
         """Count and status of an observation."""

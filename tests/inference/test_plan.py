@@ -83,8 +83,12 @@ def test_core_crop_leaves_the_receptive_field_its_halo_and_wastes_nothing(field,
     assert made.mode == "core"
     assert made.windows.halo >= halo
     assert made.size <= size
-    if halo:
+    if 0 < halo <= 4:
         assert made.windows.halo == halo
+    if halo > 4:
+        # networks that see far mostly pool: their windows can be halved five times
+        assert made.size % 32 == 0 or made.size > size - 32
+        assert made.windows.halo - halo < 16
     powers = [2**n for n in range(4, 13)]
     assert made.stride == max(p for p in powers if p + 2 * halo <= size)
 

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
+import rasterio.control
 from affine import Affine
 from PIL import Image
 from rasterio.enums import ColorInterp
@@ -14,7 +15,6 @@ from rio_cogeo.cogeo import cog_validate
 from mapper.errors import (
     ImageError,
     MapperError,
-    ModelError,
     PartlyDoneError,
     ResourceError,
     UsageError,
@@ -233,6 +233,23 @@ def test_numbers_and_independent_labels(image, picture, tmp_path, head, activati
     np.testing.assert_allclose(found, wanted, atol=0.51 if head == "labels" else 1e-4)
 
 
+def test_no_number_and_nodata_of_floats_leave_no_class(model, image, picture, tmp_path):
+    values = picture.astype(np.float32)
+    values[0, 3, 4], values[1, 8, 9], values[2, 20, 30] = np.nan, np.inf, -9999
+    predict(image(values, nodata=-9999), model, tmp_path / "out", scale=1.0)
+    with rasterio.open(tmp_path / "out" / "town.tif") as dataset:
+        classes = dataset.read(1)
+    assert set(map(tuple, np.argwhere(classes == 255))) == {(3, 4), (8, 9), (20, 30)}
+
+
+def test_one_black_band_is_no_hole(model, image, picture, tmp_path):
+    values = np.maximum(picture, 1)
+    values[0, 10:20] = 0
+    predict(image(values, nodata=0), model, tmp_path / "out")
+    with rasterio.open(tmp_path / "out" / "town.tif") as dataset:
+        assert (dataset.read(1) != 255).all()
+
+
 # refusals ----------------------------------------------------------------------------------
 
 
@@ -294,6 +311,22 @@ def test_files_that_are_no_images(model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_kinds_of_numbers_that_no_model_takes(model, image, tmp_path):
+    path = image(np.ones((3, 20, 20), np.complex64))
+    with refused("complex64; write its bands as one real type"):
+        predict(path, model, tmp_path / "out", scale=1.0)
+
+
+def test_images_located_by_control_points_are_warped_first(model, tmp_path):
+    path = tmp_path / "gcp.tif"
+    points = [rasterio.control.GroundControlPoint(r, c, c, -r) for r, c in ((0, 0), (0, 9), (9, 0))]
+    profile = {"driver": "GTiff", "count": 3, "height": 20, "width": 20, "dtype": "uint8"}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.gcps = (points, rasterio.crs.CRS.from_epsg(32632))
+    with refused("ground control points; warp it first"):
+        predict(path, model, tmp_path / "out")
+
+
 def test_a_palette_is_no_measurement(model, tmp_path):
     path = tmp_path / "palette.png"
     Image.fromarray(np.zeros((20, 20), np.uint8)).convert("P").save(path)
@@ -324,7 +357,7 @@ def test_two_images_of_one_name_and_maps_over_images(model, image, picture, tmp_
     with refused("written over an image", UsageError):
         predict(path, model, path.parent)
     image(picture, "town.tiff")
-    with refused("would both become town.tif", UsageError):
+    with refused("would both give town.tif", UsageError):
         predict(path.parent, model, tmp_path / "out")
 
 
@@ -356,8 +389,9 @@ def test_a_model_that_yields_nan_names_itself(image, picture, tmp_path):
     item = model_item(bands=BANDS, kernel=1, mapper_window={"size": 34, "mode": "core"})
     item["properties"]["mlm:input"][0]["value_scaling"] = [{"type": "offset", "value": 1e38}]
     folder = write_folder(tmp_path / "model", item, tiny_graph(bands=3))
-    with refused("'tiny' yields NaN", ModelError):
-        predict(image(picture), folder, tmp_path / "out", "batch=1")
+    report = predict(image(picture), folder, tmp_path / "out", "batch=1")
+    assert report.results[0].state == "failed"
+    assert "'tiny' yields NaN" in report.results[0].reason
     assert not list((tmp_path / "out").glob("*.tif"))
 
 
