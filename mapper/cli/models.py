@@ -28,9 +28,6 @@ app = typer.Typer(
 
 Model = Annotated[str, typer.Argument(help="Name of a model, or path of its folder")]
 Form = Annotated[str | None, typer.Option(help="Asset key of a form; the first by default")]
-_BATCHES = (1, 2, 4, 8, 16, 32, 64)
-_GAIN = 1.1
-"""A larger batch that is not this much faster ends the row, as when a run measures."""
 
 
 @app.command()
@@ -199,14 +196,14 @@ def _times(card: "ModelCard", form: str, size: int | None, how: "Opening") -> li
     from mapper.inference.devices import free_memory
     from mapper.inference.engine import make_engine
     from mapper.inference.memory import predict_memory
-    from mapper.inference.probe import Wishes, choose, core_rate
+    from mapper.inference.probe import BATCHES, WORTHWHILE, Wishes, choose, core_rate
     from mapper.recipe import Predict
 
     precision = next(a.precision for a in card.artifacts if a.name == form)
     about = {"form": form, "precision": precision, "window": size or "-"}
     rows: list[dict[str, Any]] = []
     best, coding = 0.0, _coding(card)
-    for batch in _BATCHES:
+    for batch in BATCHES:
         try:
             wanted = Predict(form=form, size=size, batch=batch, threads=how.threads)
             wishes = Wishes(predict=wanted, device=how.device, trust=how.trust)
@@ -221,7 +218,7 @@ def _times(card: "ModelCard", form: str, size: int | None, how: "Opening") -> li
             break
         found = {**about, "window": plan.size, "core": plan.stride, "batch": batch}
         rows.append({**found, "rate": rate, "text": f"{rate / 1e6:.3g} million"})
-        if rate < best * _GAIN:
+        if rate < best * WORTHWHILE:
             break
         best = max(best, rate)
     return rows

@@ -28,12 +28,12 @@ from mapper.store.files import write_json
 
 logger = logging.getLogger(__name__)
 
-_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
 _SECONDS = 0.06
 """Time for one measurement, at least one run of it."""
 _MEASUREMENTS = 3
 """The best of them counts: whatever else the machine does only ever slows a model down."""
-_WORTHWHILE = 1.1
+WORTHWHILE = 1.1
 """A larger batch has to be this much faster, since it takes more memory."""
 _MEMORY_SHARE = 0.5
 
@@ -150,7 +150,7 @@ def _measure_all(
 
 def _best_batch(choice: ModelChoice, coding: Coding, wanted: int | None) -> Measured:
     best: Measured | None = None
-    for batch in [wanted] if wanted else _BATCHES:
+    for batch in [wanted] if wanted else BATCHES:
         plan = replace(choice.plan, batch=batch)
         if best and predict_memory(choice.card, plan, coding, plan.size) > _limit():
             break
@@ -162,7 +162,7 @@ def _best_batch(choice: ModelChoice, coding: Coding, wanted: int | None) -> Meas
                 raise
             break
         found = Measured(artifact=plan.artifact, size=plan.size, batch=batch, rate=rate)
-        if best is not None and rate < best.rate * _WORTHWHILE:
+        if best is not None and rate < best.rate * WORTHWHILE:
             break
         best = found
     if best is None:
