@@ -6,7 +6,8 @@ MapperError                 1  failure
 │   ├── AreaError              the AOI file or one of its features
 │   ├── RecipeError            the recipe
 │   ├── ModelError             the model folder: card, checksum, graph
-│   └── ImageError             an image that does not fit the model
+│   ├── ImageError             an image that does not fit the model
+│   └── DataError              labelled data: a file, band, size or colour that does not fit
 ├── NothingFoundError       4  the search left no scene; says which filter removed them
 ├── CatalogError            1  the catalog does not answer, or answers nonsense
 ├── ReadError               1  an asset is missing, cut off or does not hold what its item says
@@ -53,6 +54,10 @@ class ModelError(InputError):
 
 class ImageError(InputError):
     """An image cannot be read, or does not fit the model."""
+
+
+class DataError(InputError):
+    """Labelled data cannot be read, or does not fit the recipe."""
 
 
 class NothingFoundError(MapperError):

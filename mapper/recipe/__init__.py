@@ -1,0 +1,44 @@
+"""Recipes: which sources, bands, composites and model make a product. Data only.
+
+A recipe is a YAML file under `pipelines/` or any path. Unknown keys are refused.
+"""
+
+from mapper.recipe.load import data_directory, load_recipe, shipped_recipes
+from mapper.recipe.predict import Predict
+from mapper.recipe.recipe import Composite, Recipe, digest_of
+from mapper.recipe.sources import (
+    EARTH_SEARCH,
+    PLANETARY_COMPUTER,
+    Bands,
+    ElevationSource,
+    ImagerySource,
+    Resampling,
+    SclMask,
+    Sentinel1Source,
+    Sentinel2Source,
+    Source,
+    layers_of,
+)
+from mapper.recipe.training import Train
+
+__all__ = [
+    "EARTH_SEARCH",
+    "PLANETARY_COMPUTER",
+    "Bands",
+    "Composite",
+    "ElevationSource",
+    "ImagerySource",
+    "Predict",
+    "Recipe",
+    "Resampling",
+    "SclMask",
+    "Sentinel1Source",
+    "Sentinel2Source",
+    "Source",
+    "Train",
+    "data_directory",
+    "digest_of",
+    "layers_of",
+    "load_recipe",
+    "shipped_recipes",
+]

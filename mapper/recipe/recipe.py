@@ -1,0 +1,137 @@
+"""A whole recipe: sources, model, training and how they meet."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from mapper.recipe.predict import Predict
+from mapper.recipe.section import Section
+from mapper.recipe.sources import Source
+from mapper.recipe.training import Train
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composite:
+    """A source as it is ingested."""
+
+    name: str
+    """Of its arrays in the cube."""
+    source: "Source"
+    slot: str
+    """Which of the model's layers it fills; seasons that are mapped apart share one."""
+    season: str = ""
+    known_as: str = ""
+    """The source's name in the recipe, where it is another."""
+    suffix: str = ""
+
+    def band(self, name: str) -> str:
+        """How a model knows a band: `sentinel2:red`, or stacked `sentinel2:red_spring`."""
+        return f"{self.known_as or self.name}:{name}{self.suffix}"
+
+
+class Recipe(Section):
+    """A product: sources, model and how they meet."""
+
+    name: str
+    title: str
+    description: str = ""
+    license: str = Field(default="other", description="Licence of the product (SPDX or `other`)")
+    resolution: float = Field(gt=0, lt=100_000, description="Metres per pixel")
+    sources: dict[str, Source] = Field(min_length=1)
+    seasons: dict[str, list[int]] = Field(
+        default={"winter": [12, 1, 2], "spring": [3, 4, 5], "summer": [6, 7, 8]}
+        | {"autumn": [9, 10, 11]},
+        description="Months of each season, for sources with `seasons: true`",
+    )
+    model: str = Field(description="Name of a model folder, or a path to one")
+    predict: Predict = Predict()
+    train: Train | None = Field(default=None, description="How a model for it is trained")
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+            raise ValueError(f"{name!r}: use lower-case letters, digits and single hyphens")
+        return name
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_are_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name in sources:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"source {name!r}: use lower-case letters, digits and _")
+        return sources
+
+    def with_catalog(self, catalog: str) -> "Recipe":
+        """The recipe with every source read from one catalog."""
+        sources = {n: s.model_copy(update={"catalog": catalog}) for n, s in self.sources.items()}
+        return self.model_copy(update={"sources": sources})
+
+    @field_validator("seasons")
+    @classmethod
+    def _seasons_are_months(cls, seasons: dict[str, list[int]]) -> dict[str, list[int]]:
+        for name, months in seasons.items():
+            if not re.fullmatch(r"[a-z][a-z0-9]*", name):
+                raise ValueError(f"season {name!r}: use lower-case letters and digits")
+            if not months or any(not 1 <= month <= 12 for month in months):
+                raise ValueError(f"season {name!r} has months {months}; give some of 1 to 12")
+        return seasons
+
+    @model_validator(mode="after")
+    def _over_has_what_it_needs(self) -> "Recipe":
+        seasonal = any(getattr(s, "seasons", False) for s in self.sources.values())
+        if self.predict.over == "season" and not seasonal:
+            raise ValueError("predict.over is season, but no source has `seasons: true`")
+        apart = self.predict.over != "composite"
+        if apart and (self.predict.entropy or self.predict.probabilities):
+            raise ValueError("predict.entropy and probabilities are for predict.over: composite")
+        for name, source in self.sources.items():
+            if getattr(source, "seasons", False) and getattr(source, "months", []):
+                raise ValueError(f"source {name!r}: give months or seasons, not both")
+        names = [c.name for c in self.composites]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two sources would both be called one of {sorted(names)}")
+        if self.predict.over == "scene":
+            if not any(s.kind == "sentinel-2" for s in self.sources.values()):
+                raise ValueError("predict.over is scene, but no source is sentinel-2")
+            if seasonal:
+                raise ValueError("predict.over is scene; take `seasons: true` out of the sources")
+        return self
+
+    @property
+    def composites(self) -> tuple[Composite, ...]:
+        """What is ingested: the sources, those with seasons once for each of them."""
+        found: list[Composite] = []
+        for name, source in self.sources.items():
+            if not getattr(source, "seasons", False):
+                found.append(Composite(name=name, source=source, slot=name))
+                continue
+            for season, months in self.seasons.items():
+                one = source.model_copy(update={"months": months})
+                stacked = self.predict.over != "season"
+                found.append(
+                    Composite(
+                        name=f"{name}_{season}",
+                        source=one,
+                        slot=f"{name}_{season}" if stacked else name,
+                        season=season,
+                        known_as=name,
+                        suffix=f"_{season}" if stacked else "",
+                    )
+                )
+        return tuple(found)
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything in the recipe that a map depends on."""
+        return digest_of(self.model_dump(mode="json", exclude={"train"}))
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a JSON value, keys sorted."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

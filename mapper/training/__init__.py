@@ -1,0 +1,1 @@
+"""Networks, labelled data, training, export and evaluation. Needs `mapper[train]`."""
