@@ -117,7 +117,7 @@ def store_reference(card: ModelCard, how: Opening) -> ModelCard:
     whole = load_card(str(card.folder), first.name)
     runtime = open_unchecked(whole, how)
     side = runtime.fixed_size or min(int(card.window.get("size", 512)), _LARGEST_REFERENCE)
-    image, valid = reference_input(whole, side)
+    image, valid = reference_input(len(whole.bands), whole.fill, side)
     output = runtime.run(image, valid)
     if not np.isfinite(output).all():
         raise ModelError(f"model {card.name!r} yields NaN for its reference input; export it again")

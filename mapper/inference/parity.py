@@ -117,13 +117,16 @@ def write_reference(path: Path, image: np.ndarray, valid: np.ndarray, output: np
                 np.lib.format.write_array(file, values.astype(np.float32), allow_pickle=False)
 
 
-def reference_input(card: ModelCard, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled noise with a hole in it, the same for every export of a model."""
+def reference_input(bands: int, fill: float, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled noise with a hole in it, the same for every export of a model.
+
+    Returns: image and validity `(1, band, y, x)` float32.
+    """
     rng = np.random.default_rng(20)
-    shape = (1, len(card.bands), side, side)
+    shape = (1, bands, side, side)
     smooth = np.cumsum(np.cumsum(rng.normal(0, 1, shape), axis=2), axis=3)
     smooth = (smooth - smooth.mean()) / (smooth.std() or 1.0) + 0.3 * rng.normal(0, 1, shape)
     image, valid = smooth.astype(np.float32), np.ones(shape, dtype=np.float32)
     hole = (slice(None), slice(None), slice(side // 8, side // 4), slice(side // 8, side // 4))
-    image[hole], valid[hole] = np.float32(card.fill), 0
+    image[hole], valid[hole] = np.float32(fill), 0
     return image, valid

@@ -1,7 +1,7 @@
 """Value scalings of the MLM extension: every one is `clip(value * factor + offset)`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Scaling:
 
 
 def scaling_of(step: Mapping[str, Any] | None) -> Scaling:
-    """One entry of `value_scaling`.
+    """One entry of `value_scaling`; `mapper:clip` beside it, `[low, high]`, comes last.
 
     Raises: ModelError where it is of another kind or divides by zero; KeyError where it lacks
         a number.
@@ -38,6 +38,9 @@ def scaling_of(step: Mapping[str, Any] | None) -> Scaling:
         return Scaling()
     try:
         found = _scaling(step)
+        if "mapper:clip" in step:
+            low, high = (float(v) for v in step["mapper:clip"])
+            found = replace(found, low=max(low, found.low), high=min(high, found.high))
     except ZeroDivisionError as reason:
         raise ModelError(f"value_scaling {dict(step)} divides by zero") from reason
     if found.low > found.high:

@@ -398,8 +398,8 @@ def test_what_was_written_is_read(folder, image):
 @pytest.mark.parametrize("side", [8, 33, 64])
 def test_the_input_of_a_reference_is_the_same_every_time_and_has_a_hole(folder, side):
     card = with_reference(folder, mapper_fill=-3)
-    image, valid = reference_input(card, side)
-    again = reference_input(card, side)
+    image, valid = reference_input(len(card.bands), card.fill, side)
+    again = reference_input(len(card.bands), card.fill, side)
     np.testing.assert_array_equal(image, again[0])
     np.testing.assert_array_equal(valid, again[1])
     assert image.shape == valid.shape == (1, 2, side, side)
@@ -412,7 +412,7 @@ def test_the_input_of_a_reference_is_the_same_every_time_and_has_a_hole(folder, 
 
 def test_a_reference_that_is_written_by_a_model_holds_it(folder):
     card = with_reference(folder)
-    image, valid = reference_input(card, 24)
+    image, valid = reference_input(len(card.bands), card.fill, 24)
     write_reference(card.reference, image, valid, OnnxRuntime(card, 1).run(image, valid))
     check_parity(card, OnnxRuntime(card, 1))
     item = json.loads((folder / "item.json").read_text())

@@ -1,0 +1,155 @@
+"""The STAC item and README of a model that was trained here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mapper.training.networks.build import NETWORKS
+from mapper.training.weights import Trained
+
+_MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+_FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+IMAGE, VALID, OUTPUT = "image", "valid", "logits"
+"""Names of inputs and output in every exported graph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was measured when a model was exported."""
+
+    name: str
+    receptive_field: int
+    global_context: bool
+    temperature: float = 1.0
+
+
+def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
+    """A STAC 1.1 item with the machine-learning-model extension, without its assets."""
+    train, about = trained.train, trained.about
+    window = dict(train.window)
+    properties: dict[str, Any] = {
+        "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "title": train.card.title or facts.name,
+        "license": train.card.license,
+        "mlm:name": facts.name,
+        "mlm:architecture": NETWORKS[train.network.name].__name__,
+        "mlm:tasks": ["semantic-segmentation"],
+        "mlm:framework": "PyTorch",
+        "mlm:total_parameters": sum(p.numel() for p in trained.network.parameters()),
+        "mlm:pretrained": True,
+        "mlm:pretrained_source": train.network.pretrained,
+        "mlm:accelerator": "amd64",
+        "mlm:accelerator_constrained": False,
+        "mlm:batch_size_suggestion": 1,
+        "mlm:hyperparameters": train.model_dump(mode="json", exclude={"card", "classes", "bands"}),
+        "mlm:input": _inputs(trained),
+        "mlm:output": [_output(trained)],
+        "mapper:required": list(train.bands if train.required is None else train.required),
+        "mapper:activation": "softmax",
+        "mapper:temperature": facts.temperature,
+        "mapper:receptive_field": facts.receptive_field,
+        "mapper:global_context": facts.global_context,
+        "mapper:fill": train.fill,
+        "mapper:window": window,
+        "mapper:training": dict(about),
+        "mapper:limits": list(train.card.limits),
+    }
+    if train.needs_validity:
+        properties["mapper:validity_input"] = VALID
+    if train.data_type:
+        properties["mapper:data_type"] = train.data_type
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [_MLM, _FILE],
+        "id": facts.name,
+        "geometry": None,
+        "properties": properties,
+        "links": [],
+        "assets": {},
+    }
+
+
+def _inputs(trained: Trained) -> list[dict[str, Any]]:
+    """The image, and where it is asked for the plane that says what of it is data."""
+    train = trained.train
+    shape = {
+        "shape": [-1, len(train.bands), -1, -1],
+        "dim_order": ["batch", "bands", "height", "width"],
+        "data_type": "float32",
+    }
+    scaling = None if train.scaling == [None] else train.scaling
+    names = [(IMAGE, "Scaled values of each band", scaling)]
+    if train.needs_validity:
+        names.append((VALID, "1.0 where the band is data, else 0.0", None))
+    return [
+        {
+            "name": name,
+            "description": text,
+            "bands": list(train.bands),
+            "input": shape,
+            "value_scaling": steps,
+            "resize_type": None,
+        }
+        for name, text, steps in names
+    ]
+
+
+def _output(trained: Trained) -> dict[str, Any]:
+    classes = trained.train.table.to_stac()[:-1]
+    return {
+        "name": OUTPUT,
+        "description": "Logit of each class; softmax over the class axis gives the scores.",
+        "tasks": ["semantic-segmentation"],
+        "result": {
+            "shape": [-1, len(classes), -1, -1],
+            "dim_order": ["batch", "class", "height", "width"],
+            "data_type": "float32",
+        },
+        "classification:classes": classes,
+    }
+
+
+def model_readme(trained: Trained, facts: Facts) -> str:
+    """What a person wants to know before using the model; every figure is from the training."""
+    train, about = trained.train, trained.about
+    data: Mapping[str, Any] = about.get("data", {})
+    parameters = sum(p.numel() for p in trained.network.parameters())
+    lines = [
+        f"# {facts.name}",
+        "",
+        f"{train.card.title or facts.name}.",
+        "",
+        f"- Network: {train.network.name} {dict(train.network.options) or ''}, "
+        f"{parameters:,} parameters. Backbone: {about.get('pretrained', 'unknown')}.",
+        f"- Bands: {', '.join(train.bands)}.",
+        f"- Classes: {', '.join(c.title or c.name for c in train.classes)}.",
+        f"- Licence of the weights: {train.card.license}.",
+        f"- Trained on: {_data_line(data)} Licence of the data: "
+        f"{train.card.data_license or 'not stated'}.",
+    ]
+    if train.card.attribution:
+        lines.append(f"- {train.card.attribution}.")
+    if lineage := about.get("lineage"):
+        lines.append(f"- Started from: {lineage.get('from')}.")
+    lines += ["", "## Must not be used for", ""]
+    lines += [f"- {limit}." for limit in train.card.limits] or ["- Nothing was stated."]
+    lines += ["", "## Scores on the held-out part", "", *_score_lines(about.get("scores", {}))]
+    held = data.get("validation", {})
+    if held:
+        where = ", ".join(held.get("groups", [])) or f"{held.get('images')} images"
+        lines += ["", f"Held out, whole spatial blocks: {where}."]
+    return "\n".join(lines) + "\n"
+
+
+def _data_line(data: Mapping[str, Any]) -> str:
+    side = data.get("train", {})
+    pixels = sum(side.get("pixels", {}).values())
+    return f"{data.get('set', 'unknown')}, {side.get('images', 0)} images, {pixels:,} pixels."
+
+
+def _score_lines(scores: Mapping[str, float]) -> list[str]:
+    names = {"miou": "mIoU", "accuracy": "overall accuracy", "validation_loss": "loss"}
+    rows = [f"| {names[k]} | {scores[k]:.4f} |" for k in names if k in scores]
+    return ["| score | value |", "|---|---|", *rows] if rows else ["None were kept."]

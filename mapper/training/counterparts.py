@@ -1,0 +1,118 @@
+"""Which class of a data set, and which of a model, is which class of an evaluation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mapper.classes import ClassTable, MapClass
+from mapper.errors import DataError
+from mapper.inference.card import ModelCard
+from mapper.training.data.labelled import IGNORED, LabelledSet
+
+NOT_SCORED = -1
+"""Of a label that is left out, and of a channel that says nothing."""
+NO_CLASS = -2
+"""Of a label value that the set's table does not hold."""
+_GREY = "808080"
+
+Names = Mapping[str, str | None]
+"""Class names to names of the evaluation's classes; None leaves the class out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crosswalk:
+    """What corresponds to what, by name; names that are the same need no entry."""
+
+    labels: Names = field(default_factory=dict)
+    """From classes of the data set; None: such pixels are not scored. It may serve several sets,
+    so names that this one lacks are passed over."""
+    model: Names = field(default_factory=dict)
+    """From classes of the model; None: such pixels count as not mapped."""
+    classes: tuple[str, ...] = ()
+    """Classes of the evaluation; empty: what the model's classes become, in their order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correspondence:
+    """A crosswalk worked out for a model and a data set."""
+
+    classes: ClassTable
+    """Of the evaluation, with values 0, 1, 2 and so on."""
+    labels: np.ndarray
+    """`(256,)` int16: class of each label value, or NOT_SCORED, or NO_CLASS."""
+    channels: np.ndarray
+    """`(channel,)` int16: class of each of the model's, or NOT_SCORED."""
+
+    @property
+    def merged(self) -> bool:
+        """True where the evaluation's classes are not one by one those of the model."""
+        return sorted(self.channels.tolist()) != list(range(len(self.classes.classes)))
+
+
+def correspondence(card: ModelCard, data: LabelledSet, crosswalk: Crosswalk) -> Correspondence:
+    """Work out a crosswalk. Raises: DataError naming a class without a counterpart."""
+    own = [c.name for c in card.classes.classes]
+    names = crosswalk.classes or _targets(own, crosswalk.model)
+    places = {name: k for k, name in enumerate(names)}
+    channels = [_place(name, crosswalk.model, places, f"model {card.name!r}") for name in own]
+    table = np.full(256, NO_CLASS, dtype=np.int16)
+    for entry in data.classes.classes:
+        table[entry.value] = _place(entry.name, crosswalk.labels, places, f"{data.root}")
+    table[IGNORED] = NOT_SCORED
+    unknown = sorted(set(crosswalk.model) - set(own))
+    if unknown:
+        raise DataError(
+            f"the crosswalk names {unknown}, which model {card.name!r} does not have; it has "
+            f"{', '.join(own)}"
+        )
+    return Correspondence(
+        classes=_table(names, card.classes, data.classes, crosswalk),
+        labels=table,
+        channels=np.array(channels, dtype=np.int16),
+    )
+
+
+def _targets(names: list[str], given: Names) -> tuple[str, ...]:
+    found = [given.get(name, name) for name in names]
+    return tuple(dict.fromkeys(name for name in found if name is not None))
+
+
+def _place(name: str, given: Names, places: Mapping[str, int], what: str) -> int:
+    """Number of the class that a name corresponds to. Raises: DataError."""
+    target = given.get(name, name)
+    if target is None:
+        return NOT_SCORED
+    if target in places:
+        return places[target]
+    known = ", ".join(places)
+    if name in given:
+        raise DataError(
+            f"the crosswalk makes {name!r} of {what} {target!r}, which is no class of the "
+            f"evaluation; use one of {known}, or null to leave it out"
+        )
+    raise DataError(
+        f"class {name!r} of {what} has no counterpart among {known}; add it to the crosswalk: "
+        f"{name}: one of these, or null to leave it out"
+    )
+
+
+def _table(
+    names: tuple[str, ...], model: ClassTable, labels: ClassTable, crosswalk: Crosswalk
+) -> ClassTable:
+    """Titles and colours come from a class of that name, or else from one that becomes it."""
+    entries = [(c, crosswalk.model) for c in model.classes]
+    entries += [(c, crosswalk.labels) for c in labels.classes]
+    found = []
+    for value, name in enumerate(names):
+        same = [c for c, _ in entries if c.name == name]
+        parts = [c for c, given in entries if given.get(c.name, c.name) == name]
+        found.append(
+            MapClass(
+                value=value,
+                name=name,
+                title=same[0].title if same else name,
+                color=(same or parts)[0].color if same or parts else _GREY,
+            )
+        )
+    return ClassTable(classes=tuple(found))

@@ -1,0 +1,113 @@
+"""The two sides of a data set as Lightning wants them: batches to train on, batches to judge by."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import lightning
+from torch.utils.data import DataLoader
+
+from mapper.errors import DataError
+from mapper.recipe.training import Train, table_of
+from mapper.training.data.augment import BandKinds
+from mapper.training.data.crosswalk import channel_lookup
+from mapper.training.data.labelled import LabelledImage, LabelledSet
+from mapper.training.data.patches import (
+    Channels,
+    EpochBatches,
+    Images,
+    TrainingPatches,
+    ValidationPatches,
+)
+from mapper.training.losses import class_weights
+from mapper.training.networks.build import source_channels
+
+Parts = tuple[Sequence[LabelledImage], Sequence[LabelledImage]]
+"""Images to train on, and images to judge by."""
+
+
+class Feed(lightning.LightningDataModule):
+    """Patches of the training images anew each epoch, all pixels of the validation images."""
+
+    def __init__(self, train: Train, data: LabelledSet, parts: Parts, workers: int = 0) -> None:
+        """Reads what fits into memory. Raises: DataError."""
+        super().__init__()
+        lookup = channel_lookup(
+            data.classes, [c.name for c in table_of(train.classes).classes], train.data.crosswalk
+        )
+        channels = Channels.of(train, data, lookup)
+        labelled = [[i for i in side if i.label is not None] for side in parts]
+        if not labelled[0] or not labelled[1]:
+            raise DataError(f"{data.root} has no labelled image to train on, or none to judge by")
+        self.settings, self.data, self.workers = train, data, workers
+        self.learned, self.judged = (Images(data, side, channels) for side in labelled)
+        self._check_labels()
+        required = train.bands if train.required is None else train.required
+        kinds = BandKinds.of(train.bands, source_channels(train.bands), required)
+        self.patches = TrainingPatches(self.learned, train, kinds, train.seed)
+        self.held = ValidationPatches(self.judged, train.patch)
+
+    def _check_labels(self) -> None:
+        totals = self.learned.counts.sum(axis=0)
+        names = [c.name for c in self.settings.classes]
+        lost = [n for n, count in zip(names, _padded(totals, len(names)), strict=True) if not count]
+        if len(lost) > len(names) - 2:
+            raise DataError(
+                f"{self.data.root}: the images to train on hold no pixel of {', '.join(lost)}; "
+                "check train.data.crosswalk and the classes"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Batches an epoch."""
+        return len(EpochBatches(0, len(self.patches), self.settings.batch))
+
+    def weights(self) -> list[float] | None:
+        """Of the classes, as the recipe asks."""
+        wanted = self.settings.loss.class_weights
+        if wanted == "none":
+            return None
+        if isinstance(wanted, list):
+            return list(wanted)
+        counts = _padded(self.learned.counts.sum(axis=0), len(self.settings.classes))
+        return class_weights(counts, int(self.learned.sizes.sum()))
+
+    def facts(self) -> dict[str, Any]:
+        """What is in the two sides, for the card: names of images by a hash, pixels by class."""
+        names = [c.name for c in self.settings.classes]
+
+        def side(images: Images) -> dict[str, Any]:
+            listed = sorted(i.name for i in images.images)
+            counts = _padded(images.counts.sum(axis=0), len(names))
+            return {
+                "images": len(listed),
+                "digest": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+                "groups": sorted({i.group for i in images.images if i.group}),
+                "pixels": dict(zip(names, counts, strict=True)),
+            }
+
+        return {
+            "set": self.data.root.name,
+            "layout": self.data.layout,
+            "license": self.data.license,
+            "train": side(self.learned),
+            "validation": side(self.judged) | {"names": sorted(i.name for i in self.judged.images)},
+            **dict(self.data.facts or {}),
+        }
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Of the epoch that Lightning is in."""
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        batches = EpochBatches(epoch, len(self.patches), self.settings.batch)
+        return DataLoader(self.patches, batch_sampler=batches, num_workers=self.workers)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The same patches in every epoch."""
+        return DataLoader(self.held, batch_size=self.settings.batch, num_workers=self.workers)  # type: ignore[arg-type]
+
+
+def _padded(counts: Any, length: int) -> list[int]:
+    """Counts of every class, 0 for those that the labels cannot name."""
+    found = [int(c) for c in counts]
+    return found + [0] * (length - len(found))

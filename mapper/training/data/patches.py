@@ -1,0 +1,246 @@
+"""Patches of labelled images: random ones to train on, a fixed lattice of them to validate.
+
+What patch `index` of `epoch` is depends on seed, epoch and index alone, so that a run that was
+stopped goes on as if it had not been.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapper.errors import DataError
+from mapper.inference.scaling import Scaling, scaled
+from mapper.recipe.training import Train
+from mapper.training.data.augment import BandKinds, Patch, augmented
+from mapper.training.data.crosswalk import UNTAUGHT
+from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
+
+_KEPT = 1 << 30
+"""Bytes of decoded images that are kept in memory; larger sets are read piece by piece."""
+_TRIES = 8
+"""Draws after which a patch without any label is taken all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channels:
+    """How stored bands become what the network is given."""
+
+    positions: tuple[int, ...]
+    """Of the recipe's bands among those of the data set."""
+    scale: float
+    scaling: tuple[Scaling, ...]
+    fill: float
+    lookup: np.ndarray
+    """Label value to channel, see `channel_lookup`."""
+
+    @classmethod
+    def of(cls, train: Train, data: LabelledSet, lookup: np.ndarray) -> "Channels":
+        """Of a recipe over a data set. Raises: DataError where a band is missing."""
+        from mapper.inference.scaling import scaling_of
+
+        missing = [band for band in train.bands if band not in data.bands]
+        if missing:
+            raise DataError(
+                f"{data.root} holds {', '.join(data.bands)}; the recipe needs "
+                f"{', '.join(missing)}: name the bands under train.data.bands, or sample them"
+            )
+        steps = train.scaling * (len(train.bands) if len(train.scaling) == 1 else 1)
+        return cls(
+            positions=tuple(data.bands.index(band) for band in train.bands),
+            scale=data.scale,
+            scaling=tuple(scaling_of(step) for step in steps),
+            fill=train.fill,
+            lookup=lookup,
+        )
+
+
+class Images:
+    """The images of one side of a split, kept in memory where they fit."""
+
+    def __init__(
+        self, data: LabelledSet, images: Sequence[LabelledImage], channels: Channels
+    ) -> None:
+        """Reads all of them where they fit. Raises: DataError naming a file."""
+        self.data, self.images, self.channels = data, tuple(images), channels
+        self.sizes = np.array([i.shape[0] * i.shape[1] for i in images], dtype=np.float64)
+        self._kept: list[Pixels] = []
+        self.counts = np.zeros((len(images), max(int(channels.lookup.max()), 0) + 1), np.int64)
+        total = 0
+        for number, image in enumerate(self.images):
+            pixels = data.read(image, None)
+            total += pixels.values.nbytes
+            if total <= _KEPT:
+                self._kept.append(pixels)
+            if pixels.label is not None:
+                taught = channels.lookup[pixels.label.ravel()]
+                self.counts[number] = np.bincount(
+                    taught[taught >= 0], minlength=self.counts.shape[1]
+                )
+
+    def piece(self, number: int, box: Box) -> Patch:
+        """A box of an image, beyond its edge without data and untaught."""
+        image = self.images[number]
+        row, col, height, width = box
+        r0, c0 = max(row, 0), max(col, 0)
+        r1, c1 = min(row + height, image.shape[0]), min(col + width, image.shape[1])
+        channels = self.channels
+        patch = Patch(
+            image=np.zeros((len(channels.positions), height, width), np.float32),
+            valid=np.zeros((len(channels.positions), height, width), bool),
+            label=np.full((height, width), UNTAUGHT, np.int64),
+        )
+        if r1 <= r0 or c1 <= c0:
+            return patch
+        pixels = self._read(number, (r0, c0, r1 - r0, c1 - c0))
+        place = np.s_[..., r0 - row : r1 - row, c0 - col : c1 - col]
+        values = pixels.values[list(channels.positions)].astype(np.float32)
+        patch.image[place] = values * np.float32(channels.scale)
+        known = np.isfinite(patch.image)
+        patch.image[~known] = 0
+        patch.valid[place] = (
+            True if pixels.valid is None else pixels.valid[list(channels.positions)]
+        )
+        patch.valid &= known
+        if pixels.label is not None:
+            patch.label[place] = channels.lookup[pixels.label]
+        return patch
+
+    def _read(self, number: int, box: Box) -> Pixels:
+        if number >= len(self._kept):
+            return self.data.read(self.images[number], box)
+        whole, (row, col, height, width) = self._kept[number], box
+        place = np.s_[..., row : row + height, col : col + width]
+        return Pixels(
+            values=whole.values[place],
+            valid=None if whole.valid is None else whole.valid[place],
+            label=None if whole.label is None else whole.label[place],
+        )
+
+    def scaled(self, patch: Patch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, validity (both float32) and label as the network is given them."""
+        image = scaled(patch.image[None], self.channels.scaling)[0]
+        image = np.where(patch.valid, image, np.float32(self.channels.fill))
+        # pixels of which nothing is known teach nothing
+        label = np.where(patch.valid.any(axis=0), patch.label, UNTAUGHT)
+        return image.astype(np.float32), patch.valid.astype(np.float32), label
+
+
+class TrainingPatches:
+    """Random patches: indices are `(epoch, index)`."""
+
+    def __init__(self, images: Images, train: Train, kinds: BandKinds, seed: int) -> None:
+        """`train` says their size and how they are changed."""
+        self.images, self.kinds, self.seed = images, kinds, seed
+        self.side, self.how = train.patch, train.augment
+        self.count = train.patches or max(1, round(images.sizes.sum() / train.patch**2))
+
+    def __len__(self) -> int:
+        """Patches an epoch."""
+        return self.count
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, validity and label of one patch."""
+        rng = np.random.default_rng([self.seed, *key])
+        for _ in range(_TRIES):
+            patch = self._drawn(rng)
+            if (patch.label >= 0).any():
+                break
+        return self.images.scaled(augmented(patch, self.how, self.kinds, rng))
+
+    def _drawn(self, rng: np.random.Generator) -> Patch:
+        low, high = self.how.scale
+        factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if low < high else low
+        side = max(8, round(self.side / factor))
+        centred = self.how.rare_classes and rng.random() < self.how.rare_classes
+        number, box = self._of_class(rng, side) if centred else self._anywhere(rng, side)
+        patch = self.images.piece(number, box)
+        return patch if side == self.side else _resized(patch, self.side)
+
+    def _anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Box]:
+        sizes = self.images.sizes
+        number = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+        return number, _box(self.images.images[number].shape, side, rng)
+
+    def _of_class(self, rng: np.random.Generator, side: int) -> tuple[int, Box]:
+        """Around a pixel of a class, every class as often."""
+        counts = self.images.counts
+        present = np.flatnonzero(counts.sum(axis=0))
+        if not len(present):
+            return self._anywhere(rng, side)
+        channel = int(rng.choice(present))
+        weights = counts[:, channel] / counts[:, channel].sum()
+        number = int(rng.choice(len(weights), p=weights))
+        shape = self.images.images[number].shape
+        for _ in range(_TRIES):
+            box = _box(shape, side, rng)
+            if (self.images.piece(number, box).label == channel).any():
+                break
+        return number, box
+
+
+def _box(shape: tuple[int, int], side: int, rng: np.random.Generator) -> Box:
+    """A square anywhere in an image; smaller images lie in its middle."""
+
+    def start(size: int) -> int:
+        return int(rng.integers(0, size - side + 1)) if size > side else (size - side) // 2
+
+    return start(shape[0]), start(shape[1]), side, side
+
+
+def _resized(patch: Patch, side: int) -> Patch:
+    """To another size: values bilinear, validity and labels by the nearest pixel."""
+    import torch
+    from torch.nn import functional
+
+    old = patch.label.shape[0]
+    nearest = np.minimum(((np.arange(side) + 0.5) * old / side).astype(int), old - 1)
+    image = functional.interpolate(
+        torch.from_numpy(patch.image)[None], size=(side, side), mode="bilinear", antialias=True
+    )[0].numpy()
+    return Patch(
+        image=image,
+        valid=np.ascontiguousarray(patch.valid[:, nearest][:, :, nearest]),
+        label=np.ascontiguousarray(patch.label[nearest][:, nearest]),
+    )
+
+
+class ValidationPatches:
+    """Every pixel of the held-out images once, side by side."""
+
+    def __init__(self, images: Images, side: int) -> None:
+        """Squares of `side`; the last of a row overhangs."""
+        self.images = images
+        self.boxes = [
+            (number, (row, col, side, side))
+            for number, image in enumerate(images.images)
+            for row in range(0, image.shape[0], side)
+            for col in range(0, image.shape[1], side)
+        ]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.boxes)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image, validity and label of one patch."""
+        number, box = self.boxes[index]
+        return self.images.scaled(self.images.piece(number, box))
+
+
+@dataclass(frozen=True, slots=True)
+class EpochBatches:
+    """Batches of `(epoch, index)`: the sampler of one epoch."""
+
+    epoch: int
+    count: int
+    batch: int
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        """Full batches, in order: the patches are random already."""
+        for start in range(0, len(self) * self.batch, self.batch):
+            yield [(self.epoch, start + k) for k in range(self.batch)]
+
+    def __len__(self) -> int:
+        """How many batches; the last is filled up with further patches."""
+        return -(-self.count // self.batch)

@@ -1,0 +1,78 @@
+"""A line an epoch: in a CSV file that a resumed training goes on with, and as events."""
+
+import csv
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+
+from mapper.events import Event, Listener
+
+COLUMNS = ("epoch", "loss", "validation_loss", "miou", "accuracy", "rate", "seconds")
+
+
+class Journal(lightning.Callback):
+    """Writes `metrics.csv` and tells the listener."""
+
+    def __init__(
+        self, path: Path, epochs: int, listener: Listener, stop_after: int | None = None
+    ) -> None:
+        """`stop_after` ends the training after so many epochs of this call."""
+        self.path, self.epochs, self.listener, self.stop_after = path, epochs, listener, stop_after
+        self._began = time.monotonic()
+        self._seen = 0
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """The clock starts."""
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        """An epoch is over: the metrics of both its sides are known."""
+        self._seen += 1
+        if self.stop_after and self._seen >= self.stop_after:
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            self._note(trainer)
+
+    def _note(self, trainer: Any) -> None:
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        line = {
+            "epoch": trainer.current_epoch,
+            **{k: metrics.get(k, float("nan")) for k in COLUMNS[1:5]},
+            "rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": time.monotonic() - self._began,
+        }
+        keep = [old for old in read_journal(self.path) if old["epoch"] < line["epoch"]]
+        _write(self.path, [*keep, line])
+        self.listener(
+            Event(
+                kind="step",
+                stage="train",
+                state="done",
+                message=f"epoch {line['epoch'] + 1} of {self.epochs}: loss {line['loss']:.4f}, "
+                f"held out mIoU {line['miou']:.4f}, accuracy {line['accuracy']:.4f}, "
+                f"{line['seconds']:.1f} s",
+                done=trainer.current_epoch + 1,
+                total=self.epochs,
+                data=line,
+            )
+        )
+
+
+def _write(path: Path, lines: list[dict[str, Any]]) -> None:
+    attempt = path.with_name(f".{path.name}.part")
+    with attempt.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    os.replace(attempt, path)
+
+
+def read_journal(path: Path) -> list[dict[str, float]]:
+    """Every line as numbers; empty where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{k: float(v) for k, v in line.items()} for line in csv.DictReader(file)]

@@ -1,0 +1,74 @@
+"""Networks by the names of recipes."""
+
+import inspect
+import logging
+from typing import Any
+
+from mapper.errors import RecipeError
+from mapper.recipe import Train
+from mapper.training.networks.daformer import DAFormer, SegFormer
+from mapper.training.networks.deeplab import DeepLabV3, DeepLabV3Plus
+from mapper.training.networks.fbp import FbpUNet
+from mapper.training.networks.gum import GlobalUrbanMapper
+from mapper.training.networks.network import Segmenter, Supervised
+from mapper.training.networks.ugsnet import UGSNet
+from mapper.training.networks.unet import UNet
+
+logger = logging.getLogger(__name__)
+
+NETWORKS: dict[str, type[Segmenter]] = {
+    "ugsnet": UGSNet,
+    "gum": GlobalUrbanMapper,
+    "unet": UNet,
+    "fbp-unet": FbpUNet,
+    "deeplabv3": DeepLabV3,
+    "deeplabv3plus": DeepLabV3Plus,
+    "daformer": DAFormer,
+    "segformer": SegFormer,
+}
+
+
+def build_network(train: Train, pretrained: bool = True) -> Supervised:
+    """The network of a recipe, its weights random but for a pretrained backbone.
+
+    Args:
+        train: section of the recipe.
+        pretrained: False where weights are loaded into it anyway.
+
+    Raises: RecipeError for options that the network has not; ModelError where pretrained
+        weights cannot be had.
+    """
+    sources = source_channels(train.bands)
+    channels = len(train.bands) + (len(sources) if train.network.presence else 0)
+    kind = NETWORKS[train.network.name]
+    options: dict[str, Any] = dict(train.network.options)
+    if train.network.pretrained and pretrained:
+        options["pretrained"] = train.network.pretrained
+    elif "pretrained" in inspect.signature(kind).parameters and pretrained:
+        logger.warning("the backbone of %s starts at random", train.network.name)
+    try:
+        network = kind(channels, len(train.classes), **options)
+    except TypeError as reason:
+        known = ", ".join(list(inspect.signature(kind).parameters)[2:])
+        raise RecipeError(
+            f"train.network.options {options}: {reason}; {train.network.name} has {known}"
+        ) from reason
+    return Supervised(
+        network,
+        sources=sources,
+        fill=train.fill,
+        validity=train.needs_validity,
+        presence=train.network.presence,
+    )
+
+
+def source_channels(bands: list[str]) -> tuple[tuple[int, ...], ...]:
+    """Channels of each source; the two orbits of Sentinel-1 are missing apart, so they count
+    as two.
+    """
+    groups: dict[str, list[int]] = {}
+    for channel, band in enumerate(bands):
+        source, name = band.split(":", 1)
+        orbit = next((o for o in ("ascending", "descending") if name.endswith(o)), "")
+        groups.setdefault(f"{source}{orbit}", []).append(channel)
+    return tuple(tuple(channels) for channels in groups.values())

@@ -1,0 +1,227 @@
+"""`mapper train`: from a recipe and labelled data to weights and their card.
+
+```
+OUT/train.json             what is trained on what; a second start with the same goes on
+OUT/checkpoints/last.ckpt  of the last finished epoch
+OUT/checkpoints/best.ckpt  of the best
+OUT/metrics.csv            a line an epoch
+OUT/tensorboard/           the same for TensorBoard
+OUT/model.safetensors      the best weights, with recipe and scores: what `mapper export` takes
+OUT/card.json              what was trained, on what, how long, how well
+```
+"""
+
+import json
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapper.errors import UsageError
+from mapper.events import Listener, ignore
+from mapper.recipe import Recipe, Train, digest_of
+from mapper.store.files import write_json
+from mapper.training.data.feed import Feed
+from mapper.training.data.labelled import LabelledSet
+from mapper.training.data.layouts import open_data
+from mapper.training.data.split import split_blocks
+from mapper.training.finetune import start_from
+from mapper.training.journal import Journal, read_journal
+from mapper.training.module import Lesson
+from mapper.training.networks import build_network
+from mapper.training.weights import WEIGHTS, load_weights, save_weights
+
+_STATE = "train.json"
+_CARD = "card.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What a training is asked for."""
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    start: Path | None = None
+    """Weights to begin with; classes and bands may differ."""
+    workers: int = 0
+    """Processes that read patches; 0 reads in this one."""
+    device: str = "auto"
+    devices: int = 1
+    """Accelerators; more than one train side by side (DDP)."""
+    stop_after: int | None = None
+    """Epochs after which this call ends early, to be resumed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainReport:
+    """What a training came to."""
+
+    out: Path
+    epochs: int
+    best_epoch: int
+    scores: dict[str, float]
+    seconds: float
+    resumed: bool
+    finished: bool
+
+
+def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainReport:
+    """Train, or go on training, and write weights and card.
+
+    Raises: UsageError where the folder holds another training; RecipeError, DataError, ModelError.
+    """
+    settings = _section(options.recipe)
+    data = open_data(options.data, settings.data, settings.table)
+    feed = Feed(settings, data, split_blocks(data.images, settings.split), options.workers)
+    about = _about(options, feed, data)
+    resumed = _claim(options.out, about, settings)
+    network = build_network(settings)
+    if options.start:
+        about["lineage"] = start_from(network, settings, load_weights(options.start))
+    lesson = Lesson(network, settings, feed.weights(), feed.steps * settings.epochs, about)
+    began = time.monotonic()
+    with _quiet():
+        trainer = _trainer(options, settings, listener)
+        last = options.out / "checkpoints" / "last.ckpt"
+        trainer.fit(
+            lesson,
+            datamodule=feed,
+            ckpt_path=str(last) if last.exists() else None,
+            weights_only=True,
+        )
+    return _finish(options, lesson, trainer, (time.monotonic() - began, resumed))
+
+
+def _section(recipe: Recipe) -> Train:
+    if recipe.train is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} has no `train` section; add one, or train another recipe"
+        )
+    return recipe.train
+
+
+def _about(options: TrainOptions, feed: Feed, data: LabelledSet) -> dict[str, Any]:
+    """What weights say of themselves."""
+    return {
+        "recipe": options.recipe.name,
+        "resolution": options.recipe.resolution,
+        "data": feed.facts(),
+        "pretrained": feed.settings.network.pretrained or "none: it started at random",
+        "lineage": None,
+    }
+
+
+def _claim(out: Path, about: dict[str, Any], settings: Train) -> bool:
+    """True where the folder holds this very training, begun. Raises: UsageError."""
+    asked = {"train": settings.model_dump(mode="json"), "data": about["data"]}
+    fingerprint = digest_of(asked)
+    path = out / _STATE
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.get("fingerprint") != fingerprint:
+            raise UsageError(
+                f"{out} holds another training (of {found.get('recipe')!r}); its settings or data "
+                "differ: name another folder"
+            )
+        return (out / "checkpoints" / "last.ckpt").exists()
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no training; name another folder")
+    write_json(path, {"fingerprint": fingerprint, "recipe": about["recipe"], **asked})
+    return False
+
+
+def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
+    import lightning
+    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    folder = options.out / "checkpoints"
+    callbacks: list[Any] = [
+        Journal(options.out / "metrics.csv", settings.epochs, listener, options.stop_after)
+    ]
+    if settings.patience:
+        callbacks.append(EarlyStopping("miou", mode="max", patience=settings.patience))
+    # last, so that what the others keep is in the checkpoint
+    callbacks.append(
+        ModelCheckpoint(
+            folder,
+            "best",
+            monitor="miou",
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+    )
+    return lightning.Trainer(
+        accelerator="cpu" if options.device == "cpu" else "auto",
+        devices=options.devices,
+        strategy="ddp" if options.devices > 1 else "auto",
+        precision=settings.precision,
+        max_epochs=settings.epochs,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(str(options.out), name="tensorboard", version=""),
+        deterministic="warn",
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning advises at length; what it says is in the journal."""
+    noisy = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
+    levels = [n.level for n in noisy]
+    for one in noisy:
+        one.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for one, level in zip(noisy, levels, strict=True):
+            one.setLevel(level)
+
+
+def _finish(
+    options: TrainOptions, lesson: Lesson, trainer: Any, took: tuple[float, bool]
+) -> TrainReport:
+    """Write weights and card of the best epoch, if the training came to its end."""
+    seconds, resumed = took
+    best = options.out / "checkpoints" / "best.ckpt"
+    lines = read_journal(options.out / "metrics.csv")
+    top = max(lines, key=lambda line: line["miou"])
+    scores = {k: v for k, v in top.items() if k not in ("epoch", "seconds", "rate")}
+    ended_early = bool(options.stop_after) and len(lines) < lesson.settings.epochs
+    stopped = any(getattr(c, "stopped_epoch", 0) for c in trainer.callbacks)
+    finished = stopped or not ended_early
+    report = TrainReport(
+        out=options.out,
+        epochs=len(lines),
+        best_epoch=int(top["epoch"]),
+        scores=scores,
+        seconds=seconds,
+        resumed=resumed,
+        finished=finished,
+    )
+    if finished and trainer.is_global_zero:
+        about = lesson.about | {
+            "scores": scores,
+            "epochs": len(lines),
+            "best_epoch": report.best_epoch,
+            "parameters": sum(p.numel() for p in lesson.network.parameters()),
+        }
+        trained = load_weights(best)
+        save_weights(options.out / WEIGHTS, trained.network.state_dict(), trained.train, about)
+        spent = sum(line["seconds"] for line in lines)
+        write_json(options.out / _CARD, {**about, "seconds": round(spent, 1)})
+    return report

@@ -1,0 +1,100 @@
+"""Trained weights on disk: safetensors that carry the recipe they were trained by. No pickles."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from mapper.errors import ModelError, StoreError
+from mapper.recipe.training import Train
+from mapper.training.networks import Supervised, build_network
+
+WEIGHTS = "model.safetensors"
+"""What a finished training leaves: the weights of its best epoch."""
+_KEY = "mapper"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A network with its weights, and how it came about."""
+
+    network: Supervised
+    train: Train
+    about: Mapping[str, Any]
+    """`name`, `resolution`, `data`, `scores`, `lineage` and so on; plain JSON."""
+
+
+def save_weights(
+    path: Path, state: Mapping[str, Any], train: Train, about: Mapping[str, Any]
+) -> None:
+    """Write weights with their recipe, whole or not at all. Raises: StoreError."""
+    from safetensors.torch import save_file
+
+    content = {"train": train.model_dump(mode="json"), "about": dict(about)}
+    attempt = path.with_name(f".{path.name}.part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    try:
+        save_file(tensors, attempt, metadata={_KEY: json.dumps(content, sort_keys=True)})
+        attempt.replace(path)
+    except OSError as reason:
+        raise StoreError(f"{path} could not be written ({reason}); free space") from reason
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def load_weights(path: Path) -> Trained:
+    """A trained network: a training's folder, its `model.safetensors`, or one of its `.ckpt`.
+
+    Raises: ModelError where it is none of these, or is not whole.
+    """
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise ModelError(
+            f"{file} is not there; give the folder of a finished `mapper train`, its {WEIGHTS}, or "
+            "a checkpoint of one that is under way"
+        )
+    state, content = _checkpoint(file) if file.suffix == ".ckpt" else _safetensors(file)
+    try:
+        train = Train.model_validate(content["train"])
+    except (KeyError, TypeError, ValidationError) as reason:
+        raise ModelError(
+            f"{file} does not say how it was trained; `mapper models add` takes foreign weights"
+        ) from reason
+    network = build_network(train, pretrained=False)
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as reason:
+        raise ModelError(f"{file} does not fit its own recipe: {str(reason)[:300]}") from reason
+    return Trained(network=network.eval(), train=train, about=content.get("about", {}))
+
+
+def _safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as stored:
+            content = json.loads((stored.metadata() or {}).get(_KEY, "{}"))
+            return {name: stored.get_tensor(name) for name in stored.keys()}, content  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as reason:
+        raise ModelError(f"{file} is no safetensors file that can be read: {reason}") from reason
+
+
+def _checkpoint(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A checkpoint of a training under way; loaded without running anything that is in it."""
+    import torch
+
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True)
+        prefix = "network."
+        state = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in stored["state_dict"].items()
+            if name.startswith(prefix)
+        }
+        return state, json.loads(stored[_KEY])
+    # torch raises what zip files, pickles and keys raise
+    except Exception as reason:
+        raise ModelError(f"{file} is no checkpoint of `mapper train`: {reason}") from reason
