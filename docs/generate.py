@@ -10,6 +10,7 @@ from typing import Any
 from typer.main import get_command
 
 from mapper.cli.commands import app
+from mapper.cli.library import MODEL_COLUMNS, RECIPE_COLUMNS, model_row, recipe_row
 from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
@@ -18,32 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def recipes_table() -> str:
     """The recipes that come with mapper."""
-    rows = ["| recipe | pixel | sources | model | what |", "|---|---|---|---|---|"]
-    for path in shipped_recipes():
-        recipe = load_recipe(path.stem)
-        sources = ", ".join(
-            f"{name} (optional)" if source.optional else name
-            for name, source in recipe.sources.items()
-        )
-        rows.append(
-            f"| `{recipe.name}` | {recipe.resolution:g} m | {sources} | `{recipe.model}` "
-            f"| {recipe.title} |"
-        )
-    return "\n".join(rows)
+    return _markdown([recipe_row(load_recipe(p.stem)) for p in shipped_recipes()], RECIPE_COLUMNS)
 
 
 def models_table() -> str:
     """The models that come with mapper."""
-    rows = ["| model | form | needs | can use | classes | licence |", "|---|---|---|---|---|---|"]
-    for folder in shipped_models():
-        card = load_card(folder.name)
-        extra = [band for band in card.bands if band not in card.required]
-        classes = ", ".join(entry.name for entry in card.classes.classes)
-        rows.append(
-            f"| `{card.name}` | {card.form} | {', '.join(card.required)} "
-            f"| {', '.join(extra) or '-'} | {classes} | {card.license} |"
-        )
-    return "\n".join(rows)
+    return _markdown([model_row(load_card(f.name)) for f in shipped_models()], MODEL_COLUMNS)
+
+
+def _markdown(rows: list[list[str]], columns: list[str]) -> str:
+    """A table whose first column is code."""
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*lines, *(f"| `{r[0]}` | {' | '.join(r[1:])} |" for r in rows)])
 
 
 def inference_table() -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import mapper
+from mapper.cli.library import models_app, recipe_app, recipes
 from mapper.cli.models import app as model_app
 from mapper.cli.options import (
     Aoi,
@@ -15,6 +16,7 @@ from mapper.cli.options import (
     ClusterAt,
     DeviceName,
     Json,
+    ModelName,
     Out,
     RecipeName,
     Refresh,
@@ -32,6 +34,7 @@ from mapper.cli.output import (
     print_table,
     show_events,
 )
+from mapper.cli.training import add_to as add_training
 
 app = typer.Typer(
     name="mapper",
@@ -42,6 +45,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(model_app)
+app.add_typer(models_app)
+app.add_typer(recipe_app)
+app.command()(recipes)
+add_training(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -63,6 +70,7 @@ def run(
     year: Year,
     city: City = None,
     recipe: RecipeName = "spectral-10m",
+    model: ModelName = None,
     catalog: CatalogAt = None,
     out: Out = Path("out"),
     cluster: ClusterAt = "local",
@@ -89,6 +97,7 @@ def plan(
     year: Year,
     city: City = None,
     recipe: RecipeName = "spectral-10m",
+    model: ModelName = None,
     catalog: CatalogAt = None,
     out: Out = Path("out"),
     cluster: ClusterAt = "local",
@@ -234,41 +243,6 @@ def cities(
 
 
 @app.command()
-def recipes(json: Json = False) -> None:
-    """List the recipes that come with mapper."""
-    from mapper.recipe import load_recipe, shipped_recipes
-
-    found = [load_recipe(path.stem) for path in shipped_recipes()]
-    if json:
-        print_json([recipe.model_dump(mode="json") for recipe in found])
-        return
-    rows = [[r.name, f"{r.resolution:g} m", ", ".join(r.sources), r.model, r.title] for r in found]
-    print_table(rows, ["recipe", "pixel", "sources", "model", "title"])
-
-
-@app.command()
-def models(json: Json = False) -> None:
-    """List the models that come with mapper."""
-    from mapper.inference.card import load_card, shipped_models
-
-    found = [load_card(folder.name) for folder in shipped_models()]
-    if json:
-        print_json([card.item for card in found])
-        return
-    rows = [
-        [
-            c.name,
-            c.form,
-            ", ".join(c.bands),
-            ", ".join(entry.name for entry in c.classes.classes),
-            c.license,
-        ]
-        for c in found
-    ]
-    print_table(rows, ["model", "form", "bands", "classes", "licence"])
-
-
-@app.command()
 def demo(out: Out = Path("demo"), workers: Workers = None, json: Json = False) -> None:
     """Map three small simulated cities and hold the maps against the truth."""
     from mapper.cli.demo import run_demo
@@ -307,6 +281,7 @@ def _options(given: dict[str, Any]) -> Any:
         year=given["year"],
         cities=tuple(given["city"] or ()),
         recipe=given["recipe"],
+        model=given["model"],
         catalog=given["catalog"],
         out=given["out"],
         cluster=given["cluster"],

@@ -1,5 +1,6 @@
 """The demo: three simulated cities from nothing to maps, and how right the maps are."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, write_arch
 
 YEAR = 2022
 _TILE = 512
+_STEP = 20
+"""Metres that the side of a simulated city is a multiple of."""
 
 
 def run_demo(
@@ -74,7 +77,7 @@ def _cities_of(aoi: Path, seed: int) -> list[SimulatedCity]:
     from mapper.area.aoi import read_areas
 
     cities = []
-    for area in read_areas(aoi):
+    for number, area in enumerate(read_areas(aoi)):
         middle = area.geometry.centroid
         projected = area.on(area.grid(10, 512)).bounds
         size = max(projected[2] - projected[0], projected[3] - projected[1])
@@ -85,8 +88,9 @@ def _cities_of(aoi: Path, seed: int) -> list[SimulatedCity]:
                 iso="XX",
                 lon=middle.x,
                 lat=middle.y,
-                size_m=int(size),
-                seed=seed,
+                size_m=math.ceil(size / _STEP) * _STEP,
+                # otherwise every area would hold the same town
+                seed=seed * 1000 + number,
             )
         )
     return cities

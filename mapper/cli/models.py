@@ -43,7 +43,7 @@ def check(
     from mapper.inference.card import load_card
     from mapper.inference.folder import check_forms, store_reference
 
-    how, card = _opening(trust_model, device), load_card(model)
+    how, card = opening(trust_model, device), load_card(model)
     if write:
         card = store_reference(card, replace(how, device="cpu"))
     found = check_forms(card, form, how)
@@ -85,7 +85,7 @@ def field(
     card = load_card(model, form)
     if write:
         check_writable(card.folder)
-    found = measure_field(card, open_unchecked(card, _opening(trust_model, "cpu")), limit)
+    found = measure_field(card, open_unchecked(card, opening(trust_model, "cpu")), limit)
     if json:
         print_json({"model": card.name, **asdict(found), "pixels": found.pixels})
     else:
@@ -132,20 +132,11 @@ def convert(
     """Copy a model folder and add a form of another precision, or a compiled one."""
     from mapper.inference.card import load_card
     from mapper.inference.convert import convert_model
-    from mapper.inference.folder import open_unchecked
-    from mapper.run.calibrate import calibration_windows
-    from mapper.run.images import ImageWishes
 
-    card, how = load_card(model), _opening(trust_model, "cpu")
+    card, how = load_card(model), opening(trust_model, "cpu")
     if out.exists():
         raise UsageError(f"{out} is there already; name a folder that is not")
-    windows: list[Any] = []
-    if calibrate:
-        whole = next((a for a in card.artifacts if a.precision == "float32"), card.artifact)
-        runtime = open_unchecked(load_card(model, whole.name), how)
-        size = runtime.fixed_size or min(int(card.window.get("size", 512)), 256)
-        wishes = ImageWishes(scale=scale)
-        windows = calibration_windows(calibrate, card, size, samples, wishes)
+    windows = real_windows(card, calibrate, (samples, scale), how)
     found = convert_model(card, to, out, windows, how)
     if json:
         print_json(asdict(found))
@@ -165,6 +156,27 @@ def convert(
     print_table(rows, [str(out), ""])
 
 
+def real_windows(
+    card: "ModelCard",
+    paths: list[Path] | None,
+    wishes: tuple[int, float | None],
+    how: "Opening",
+) -> list[Any]:
+    """Scaled windows of real pixels: how many, and what stored values are times; none of none."""
+    from mapper.inference.card import load_card
+    from mapper.inference.folder import open_unchecked
+    from mapper.run.calibrate import calibration_windows
+    from mapper.run.images import ImageWishes
+
+    if not paths:
+        return []
+    samples, scale = wishes
+    whole = next((a for a in card.artifacts if a.precision == "float32"), card.artifact)
+    runtime = open_unchecked(load_card(str(card.folder), whole.name), how)
+    size = runtime.fixed_size or min(int(card.window.get("size", 512)), 256)
+    return calibration_windows(paths, card, size, samples, ImageWishes(scale=scale))
+
+
 @app.command()
 def probe(
     model: Model,
@@ -180,7 +192,7 @@ def probe(
     rows = []
     for artifact in card.artifacts:
         for size in sizes:
-            rows += _times(card, artifact.name, size, _opening(trust_model, device))
+            rows += _times(card, artifact.name, size, opening(trust_model, device))
     if json:
         print_json({"model": card.name, "measured": rows})
         return
@@ -236,7 +248,7 @@ def _coding(card: "ModelCard") -> "Coding":
     return Coding(layers=(layer,), bands=len(channels))
 
 
-def _opening(trust: bool, device: DeviceChoice) -> "Opening":
+def opening(trust: bool, device: DeviceChoice) -> "Opening":
     from mapper.inference.folder import Opening
 
     return Opening(threads=min(64, os.cpu_count() or 1), trust=trust, device=device)

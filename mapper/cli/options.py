@@ -12,6 +12,9 @@ Aoi = Annotated[Path, typer.Option(help="GeoJSON, GeoPackage, Shapefile or GeoPa
 Year = Annotated[int, typer.Option(help="Calendar year to map", min=1972, max=2100)]
 City = Annotated[list[str] | None, typer.Option(help="Name of a city to map; may be repeated")]
 RecipeName = Annotated[str, typer.Option(help="Name of a recipe, or path of one")]
+ModelName = Annotated[
+    str | None, typer.Option(help="Name of a model, or path of its folder, not the recipe's")
+]
 CatalogAt = Annotated[
     str | None,
     typer.Option(help="STAC API, static catalog, item file or folder, instead of the recipe's"),

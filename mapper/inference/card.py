@@ -6,6 +6,7 @@ file that it names. Fields of our own are prefixed `mapper:`.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -159,16 +160,28 @@ def shipped_models() -> list[Path]:
     return sorted(p.parent for p in data_directory("models").glob("*/item.json"))
 
 
+def user_models() -> list[Path]:
+    """Folders of the models that this user has added."""
+    return sorted(p.parent for p in user_directory().glob("*/item.json"))
+
+
+def user_directory() -> Path:
+    """Where added models lie: `$XDG_DATA_HOME/mapper/models`."""
+    home = Path(os.environ.get("XDG_DATA_HOME", ""))
+    base = home if home.is_absolute() else Path.home() / ".local" / "share"
+    return base / "mapper" / "models"
+
+
 def _find_model(name: str) -> Path:
+    """Shipped models come before added ones, and both before folders here of that name."""
+    folders = [Path(name)]
     if re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        folder = data_directory("models") / name
+        folders = [data_directory("models") / name, user_directory() / name, *folders]
+    for folder in folders:
         if (folder / "item.json").is_file():
             return folder
-    folder = Path(name)
-    if (folder / "item.json").is_file():
-        return folder
-    known = ", ".join(p.name for p in shipped_models())
-    raise ModelError(f"no model {name!r}; shipped are {known}; or give a folder with an item.json")
+    known = ", ".join(p.name for p in [*shipped_models(), *user_models()])
+    raise ModelError(f"no model {name!r}; there are {known}; or give a folder with an item.json")
 
 
 def _chosen(artifacts: tuple[Artifact, ...], form: str | None) -> Artifact:

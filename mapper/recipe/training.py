@@ -185,6 +185,10 @@ class Train(Section):
     patience: int | None = Field(
         default=None, ge=1, description="Epochs without a better score before it stops"
     )
+    keep: Literal["best", "last"] = Field(
+        default="best",
+        description="Epoch whose weights are kept; `last` chooses nothing by the held-out part",
+    )
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     seed: int = Field(default=0, ge=0)
     window: dict[str, Any] = Field(

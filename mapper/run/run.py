@@ -45,6 +45,8 @@ class RunOptions:
     year: int
     cities: tuple[str, ...] = ()
     recipe: str = DEFAULT_RECIPE
+    model: str | None = None
+    """Another model than the recipe names."""
     catalog: str | None = None
     out: Path = Path("out")
     cluster: str = "local"
@@ -142,6 +144,8 @@ def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
 
 def _recipe(options: RunOptions) -> Recipe:
     recipe = load_recipe(options.recipe)
+    if options.model:
+        recipe = recipe.model_copy(update={"model": options.model})
     if options.catalog is None:
         return recipe
     address = options.catalog

@@ -291,8 +291,8 @@ def _tell(made: CitySamples, listener: Listener, progress: tuple[int, int]) -> N
         )
     )
     if made.short:
-        lacking = ", ".join(f"{number} of {name}" for name, number in made.short.items())
-        message = f"{made.slug}: no place for {lacking}"
+        lacking = ", ".join(f"{name} {number}" for name, number in made.short.items())
+        message = f"{made.slug}: fewer samples than asked for, missing are {lacking}"
         listener(Event(kind="warning", city=made.slug, message=message))
 
 

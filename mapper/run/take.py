@@ -193,6 +193,9 @@ class CityTaker:
 
     def _use(self, square: PixelBox, point: UserPoint | None = None) -> str:
         """Write the patch of a square, or say why not."""
+        held = square.intersect(self._cube.extent).shape
+        if held[0] * held[1] < LEAST_VALID * self._rules.size**2:
+            return "nodata"
         label, bands = self._labels(square), self._facts.bands
         counts = np.bincount(label.ravel(), minlength=256)
         pixels = {name: int(counts[value]) for value, name in self._names.items() if counts[value]}

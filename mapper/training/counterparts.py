@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
+import yaml
 
 from mapper.classes import ClassTable, MapClass
 from mapper.errors import DataError
@@ -31,6 +33,27 @@ class Crosswalk:
     """From classes of the model; None: such pixels count as not mapped."""
     classes: tuple[str, ...] = ()
     """Classes of the evaluation; empty: what the model's classes become, in their order."""
+
+
+def read_crosswalk(path: Path | None, labels: Names) -> Crosswalk:
+    """A YAML file of `labels`, `model` and `classes`; `labels` here are those without a file.
+
+    Raises: DataError where it is none.
+    """
+    if path is None:
+        return Crosswalk(labels=labels)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        strange = set(content) - {"labels", "model", "classes"}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as reason:
+        raise DataError(f"crosswalk {path} cannot be read: {reason}") from reason
+    if strange:
+        raise DataError(f"crosswalk {path}: {sorted(strange)} are not labels, model or classes")
+    return Crosswalk(
+        labels={**labels, **content.get("labels", {})},
+        model=content.get("model", {}),
+        classes=tuple(content.get("classes", ())),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ import numpy as np
 from mapper.errors import ModelError, StoreError, UsageError
 from mapper.inference.artifact import remember_export
 from mapper.inference.card import load_card
-from mapper.inference.convert import Windows, convert_model
 from mapper.inference.folder import REFERENCE, Opening, add_asset, open_unchecked, set_fields
 from mapper.inference.parity import disagreement, read_reference, reference_input, write_reference
 from mapper.inference.receptive import LIMIT, measure_field
@@ -44,9 +43,6 @@ class ExportOptions:
     out: Path
     name: str
     formats: tuple[Format, ...] = ("onnx",)
-    precision: Literal["float32", "float16", "int8"] = "float32"
-    windows: Windows = ()
-    """Real pixels, scaled, to calibrate int8 with and to measure on."""
     field_limit: int = LIMIT
 
 
@@ -70,14 +66,10 @@ def export_model(trained: Trained, options: ExportOptions) -> Exported:
     """
     _check(options)
     attempt = options.out.resolve().with_name(f".{options.out.name}.{uuid.uuid4().hex}")
-    plain = attempt if options.precision == "float32" else attempt / "plain"
     try:
-        plain.mkdir(parents=True)
-        found = _write(trained, options, plain)
-        if options.precision != "float32":
-            found = _converted(options, plain, attempt / "done", found)
-            plain = attempt / "done"
-        plain.rename(options.out)
+        attempt.mkdir(parents=True)
+        found = _write(trained, options, attempt)
+        attempt.rename(options.out)
     except OSError as reason:
         raise StoreError(f"{options.out} could not be written ({reason}); free space") from reason
     finally:
@@ -90,8 +82,6 @@ def _check(options: ExportOptions) -> None:
         raise UsageError(f"{options.out} is there already; name a folder that is not")
     if not options.formats:
         raise UsageError(f"no format was asked for; use one of {', '.join(FORMATS)}")
-    if options.precision != "float32" and options.formats != ("onnx",):
-        raise UsageError(f"{options.precision} is for --format onnx alone")
 
 
 def _write(trained: Trained, options: ExportOptions, folder: Path) -> Exported:
@@ -277,20 +267,6 @@ def _field(trained: Trained, folder: Path, facts: Facts, limit: int) -> Facts:
         name=facts.name,
         receptive_field=facts.receptive_field if found.global_context else found.pixels,
         global_context=found.global_context,
-    )
-
-
-def _converted(options: ExportOptions, plain: Path, out: Path, found: Exported) -> Exported:
-    """The folder with a form of another precision behind the first."""
-    target: Any = options.precision
-    made = convert_model(load_card(str(plain)), target, out, options.windows, Opening())
-    forms = found.forms | {made.name: dict(made.disagreement)}
-    return Exported(
-        folder=options.out,
-        forms=forms,
-        receptive_field=found.receptive_field,
-        global_context=found.global_context,
-        bytes=sum(p.stat().st_size for p in out.iterdir()),
     )
 
 

@@ -63,7 +63,7 @@ class TrainReport:
 
     out: Path
     epochs: int
-    best_epoch: int
+    epoch: int
     scores: dict[str, float]
     seconds: float
     resumed: bool
@@ -197,9 +197,10 @@ def _finish(
 ) -> TrainReport:
     """Write weights and card of the best epoch, if the training came to its end."""
     seconds, resumed = took
-    best = options.out / "checkpoints" / "best.ckpt"
+    last = lesson.settings.keep == "last"
+    kept = options.out / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
     lines = read_journal(options.out / "metrics.csv")
-    top = max(lines, key=lambda line: line["miou"])
+    top = lines[-1] if last else max(lines, key=lambda line: line["miou"])
     scores = {k: v for k, v in top.items() if k not in ("epoch", "seconds", "rate")}
     ended_early = bool(options.stop_after) and len(lines) < lesson.settings.epochs
     stopped = any(getattr(c, "stopped_epoch", 0) for c in trainer.callbacks)
@@ -207,7 +208,7 @@ def _finish(
     report = TrainReport(
         out=options.out,
         epochs=len(lines),
-        best_epoch=int(top["epoch"]),
+        epoch=int(top["epoch"]),
         scores=scores,
         seconds=seconds,
         resumed=resumed,
@@ -217,10 +218,11 @@ def _finish(
         about = lesson.about | {
             "scores": scores,
             "epochs": len(lines),
-            "best_epoch": report.best_epoch,
+            "epoch": report.epoch,
+            "kept": lesson.settings.keep,
             "parameters": sum(p.numel() for p in lesson.network.parameters()),
         }
-        trained = load_weights(best)
+        trained = load_weights(kept)
         save_weights(options.out / WEIGHTS, trained.network.state_dict(), trained.train, about)
         spent = sum(line["seconds"] for line in lines)
         write_json(options.out / _CARD, {**about, "seconds": round(spent, 1)})

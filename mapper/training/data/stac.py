@@ -6,6 +6,7 @@ image; both have the geometry of the patch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from affine import Affine
@@ -80,13 +81,17 @@ class Sample:
     def ring(self) -> list[list[float]]:
         """Longitude and latitude of its corners, closed; beyond 180 across the antimeridian."""
         left, bottom, right, top = self.bounds
-        to_lonlat = Transformer.from_crs(self.epsg, 4326, always_xy=True)
         east, north = [left, right, right, left], [bottom, bottom, top, top]
-        lons, lats = to_lonlat.transform(east, north)
+        lons, lats = _to_lonlat(self.epsg).transform(east, north)
         if max(lons) - min(lons) > 180:
             lons = [lon + 360 if lon < 0 else lon for lon in lons]
         corners = [[round(lon, 8), round(lat, 8)] for lon, lat in zip(lons, lats, strict=True)]
         return [*corners, corners[0]]
+
+
+@lru_cache(maxsize=8)
+def _to_lonlat(epsg: int) -> Transformer:
+    return Transformer.from_crs(epsg, 4326, always_xy=True)
 
 
 def bbox_of(item: Mapping[str, Any]) -> Bbox:

@@ -27,9 +27,9 @@ from mapper.product.item import file_facts
 from mapper.store.files import write_json
 from mapper.training.data import stac
 from mapper.training.data.labelled import IGNORED
+from mapper.training.data.samples import INDEX
 from mapper.training.data.stac import Sample, SetFacts
 
-INDEX = "samples.json"
 STACK = "samples.zarr"
 Format = Literal["geotiff", "zarr"]
 _BLOCK = 256

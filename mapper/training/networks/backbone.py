@@ -137,11 +137,20 @@ class MixTransformer(nn.Module):
             first = _first_embedding(self.body)
             first.proj = widened(first.proj, channels)
         self.widths = tuple(self.body.config.hidden_sizes)
+        _publish_eps(self.body)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features of the four levels, finest first."""
         found = self.body(pixel_values=image, output_hidden_states=True)
         return list(found.hidden_states)
+
+
+def _publish_eps(body: Any) -> None:
+    """Layers of blocks and levels are normalised with 1e-6, as published; the others with 1e-5."""
+    for name, module in body.named_modules():
+        inner = "patch_embed" in name or "attention" in name
+        if isinstance(module, nn.LayerNorm) and not inner:
+            module.eps = 1e-6
 
 
 def _first_embedding(body: Any) -> Any:

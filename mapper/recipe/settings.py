@@ -1,0 +1,47 @@
+"""Settings of the command line laid over a recipe's train section."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from mapper.errors import UsageError
+from mapper.recipe.recipe import Recipe
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """A recipe with `KEY=VALUE` pairs in its train section; a dot leads into a part of it.
+
+    Raises: UsageError naming the setting.
+    """
+    if recipe.train is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} has no `train` section; add one, or name another recipe"
+        )
+    content = recipe.model_dump(mode="json")
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UsageError(f"--set {setting!r} is not of the form KEY=VALUE, e.g. epochs=5")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as reason:
+            raise UsageError(f"--set {setting!r} is no YAML: {reason}") from reason
+        _put(content["train"], key.strip().split("."), value, setting)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as reason:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in reason.errors(include_url=False)
+        )
+        raise UsageError(f"--set: {problems}") from reason
+
+
+def _put(part: dict[str, Any], path: list[str], value: Any, setting: str) -> None:
+    for name in path[:-1]:
+        inner = part.get(name)
+        if not isinstance(inner, dict):
+            raise UsageError(f"--set {setting!r}: the train section has no part {name!r}")
+        part = inner
+    part[path[-1]] = value
