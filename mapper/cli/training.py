@@ -85,7 +85,7 @@ def samples(
     with show_events(json) as listener:
         report = make_samples(options, listener)
     if json:
-        print_json(report.to_dict())
+        print_line({"kind": "done", **report.to_dict()})
         return
     header = ["city", "samples", "in the middle", "dropped", "short of"]
     counted = [(c.classes, c.dropped, c.short) for c in report.cities]
@@ -230,7 +230,7 @@ def evaluate(
     if write:
         store_temperature(card.folder, evaluation)
     if json:
-        print_json(evaluation.to_dict())
+        print_line({"kind": "done", **evaluation.to_dict()})
         return
     scores = evaluation.scores
     rows = [

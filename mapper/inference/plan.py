@@ -142,6 +142,11 @@ def composition_of(card: ModelCard, plan: InferencePlan, coding: Coding) -> Comp
 
 def _layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
     """Where the windows lie. Raises: RecipeError."""
+    if wanted.mode == "whole":
+        raise RecipeError(
+            "predict.mode whole is for single images (`mapper predict`); a city is mapped in "
+            "windows: use core or blend"
+        )
     mode: Mode = wanted.mode or card.window.get("mode", "core")
     size = wanted.size or runtime.fixed_size or int(card.window.get("size", 512))
     if runtime.fixed_size and size != runtime.fixed_size:

@@ -23,7 +23,11 @@ class Predict(Section):
     form: str | None = Field(
         default=None, description="Asset key of the model's form; left out, it is measured"
     )
-    mode: Literal["core", "blend"] | None = None
+    mode: Literal["core", "blend", "whole"] | None = Field(
+        default=None,
+        description="`core` keeps the middle of each window, `blend` averages overlapping ones, "
+        "`whole` shows the model each image at once (`mapper predict` alone)",
+    )
     size: int | None = Field(default=None, ge=16, description="Side of a window in pixels")
     stride: int | None = Field(default=None, ge=1, description="Distance between windows")
     weights: Literal["hann", "gaussian"] = Field(

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ class ImageFile:
     def chip(self) -> bool:
         """True for an image that is looked at."""
         return self.driver in CHIPS
+
+    @property
+    def alone(self) -> "ImageFile":
+        """The image on a lattice of its own, which begins at its first pixel."""
+        height, width = self.pixels.shape
+        return replace(
+            self,
+            place=replace(self.place, row0=0, col0=0),
+            pixels=PixelBox(row0=0, col0=0, row1=height, col1=width),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

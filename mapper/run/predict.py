@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ def predict_images(options: PredictOptions, listener: Listener = ignore) -> Pred
     wanted = parse_settings(options.settings)
     paths = list_images(options.image)
     images = [describe_image(path, card, options.images) for path in paths]
+    if wanted.mode == "whole":
+        images = [image.alone for image in images]
     _check_names(images, card, wanted, options.out)
     wishes = Wishes(predict=wanted, device=options.device, trust=options.trust_model)
     engines = _Engines(card, wishes)
@@ -113,6 +115,20 @@ def parse_settings(settings: Sequence[str]) -> Predict:
         raise UsageError(f"--set {problems}; keys are {known}") from reason
 
 
+def whole_window(card: ModelCard, wanted: Predict, side: int) -> Predict:
+    """One square window over an image of any shape, its longer side rounded up.
+
+    Models that see a known distance get it as a margin all around.
+    """
+    multiple = int(card.window.get("multiple", 32))
+    halo = 0 if card.global_context else -(-(card.receptive_field - 1) // 2)
+    size = -(-(side + 2 * halo) // multiple) * multiple
+    stride = size - 2 * halo
+    return wanted.model_copy(
+        update={"mode": "core", "size": size, "stride": stride, "batch": wanted.batch or 1}
+    )
+
+
 class _Engines:
     """One engine for each way in which images are stored."""
 
@@ -122,9 +138,13 @@ class _Engines:
 
     def choice(self, image: ImageFile) -> ModelChoice:
         # by its words, since NaN as nodata equals nothing
-        key = repr(image.coding)
+        whole = self._wishes.predict.mode == "whole"
+        key = repr(image.coding), max(image.pixels.shape) if whole else 0
         if key not in self._choices:
-            self._choices[key] = choose(self._card, self._wishes, image.coding, _probes_file())
+            wishes = self._wishes
+            if whole:
+                wishes = replace(wishes, predict=whole_window(self._card, wishes.predict, key[1]))
+            self._choices[key] = choose(self._card, wishes, image.coding, _probes_file())
         return self._choices[key]
 
     def engine(self, image: ImageFile) -> Engine:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import mapper
 from mapper.area.grid import plain_number
@@ -160,6 +160,12 @@ def make_samples(options: SampleOptions, listener: Listener = ignore) -> Samples
 
 def _check(options: SampleOptions) -> None:
     """Raise UsageError for options that cannot be, or cannot be together."""
+    for name, value, known in (
+        ("stratify", options.stratify, get_args(Stratify)),
+        ("format", options.format, get_args(Format)),
+    ):
+        if value not in known:
+            raise UsageError(f"--{name} is {value!r}; give {', '.join(known)}")
     if (options.labels is None) == (not options.pseudo):
         raise UsageError("give either --labels or --pseudo: patches need labels of one kind")
     if options.per_class is not None and options.count is not None:

@@ -30,7 +30,7 @@ def to_ours(layout: KeyMap, published: Mapping[str, Tensor], network: nn.Module)
     """
     wanted = network.state_dict()
     weights = _weights(layout, network, wanted)
-    given = {n: t for n, t in published.items() if not n.startswith(layout.dropped or ("\0",))}
+    given = {n: t for n, t in published.items() if not n.startswith(layout.dropped)}
     given = layout.prepared(given, wanted)
     for weight in weights:
         if weight.published.endswith(_COUNTER):

@@ -142,6 +142,28 @@ def test_neighbouring_images_share_the_lattice(model, image, tmp_path):
     np.testing.assert_array_equal(part[:, 34:], whole[:, 61 + 34 :])
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (75, 110)])
+def test_whole_shows_the_model_the_image_at_once(shape, model, image, tmp_path):
+    values = np.random.default_rng(5).integers(0, 256, (3, *shape)).astype(np.uint8)
+    path = image(values)
+    report = predict(path, model, tmp_path / "out", "mode=whole")
+    check(tmp_path / "out" / "town.tif", values)
+    with rasterio.open(tmp_path / "out" / "town.tif") as mapped, rasterio.open(path) as given:
+        assert mapped.transform == given.transform
+    # the model sees a pixel beyond each side, and takes sides of 32
+    side = -(-(max(shape) + 2) // 32) * 32
+    assert (report.plan["size"], report.plan["stride"]) == (side, side - 2)
+
+
+def test_whole_is_one_window_where_all_of_it_counts(image, tmp_path):
+    item = model_item(bands=BANDS, kernel=3)
+    item["properties"] |= {"mapper:global_context": True, "mapper:data_type": "uint8"}
+    model = write_folder(tmp_path / "global", item, tiny_graph(bands=3, kernel=3))
+    values = np.random.default_rng(6).integers(0, 256, (3, 64, 40)).astype(np.uint8)
+    report = predict(image(values), model, tmp_path / "out", "mode=whole")
+    assert (report.plan["size"], report.plan["stride"], report.plan["mode"]) == (64, 64, "core")
+
+
 def test_images_smaller_than_a_window_are_mapped_whole(model, image, tmp_path):
     values = np.random.default_rng(7).integers(0, 256, (3, 9, 5)).astype(np.uint8)
     predict(image(values), model, tmp_path / "out", "size=512")

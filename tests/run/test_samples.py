@@ -572,6 +572,8 @@ def test_a_folder_that_holds_something_is_refused(options, made, tmp_path):
         ({"labels": None}, "either --labels or --pseudo"),
         ({"count": 5}, "not both"),
         ({"stratify": "city"}, "--stratify class"),
+        ({"stratify": "region"}, "--stratify is 'region'; give class, city, none"),
+        ({"format": "png"}, "--format is 'png'; give geotiff, zarr"),
         ({"per_class": 0}, "--per-class is 0"),
         ({"points": Path("points.geojson")}, "leave the numbers out"),
         ({"size": 0}, "--size is 0"),
