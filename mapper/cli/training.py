@@ -264,12 +264,11 @@ def with_data(recipe: Recipe, data: Path, layout: str | None, settings: list[str
 
     Raises: UsageError for a setting that it has not.
     """
-    from mapper.recipe.settings import changed
+    from mapper.recipe.settings import changed, with_samples
 
-    given = list(settings or ())
-    if layout or (data / "samples.json").is_file():
-        given = [f"data.layout={layout or 'samples'}", *given]
-    return changed(recipe, given)
+    if layout is None and (data / "samples.json").is_file():
+        recipe = with_samples(recipe)
+    return changed(recipe, [f"data.layout={layout}"] * bool(layout) + list(settings or ()))
 
 
 def _data_for(

@@ -8,6 +8,15 @@ from pydantic import ValidationError
 
 from mapper.errors import UsageError
 from mapper.recipe.recipe import Recipe
+from mapper.recipe.training import Data
+
+
+def with_samples(recipe: Recipe) -> Recipe:
+    """A recipe whose data are those of `mapper samples`: they say what they hold themselves."""
+    if recipe.train is None:
+        return recipe
+    data = Data(crosswalk=recipe.train.data.crosswalk)
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"data": data})})
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:

@@ -133,7 +133,7 @@ def test_a_batch_without_a_label_is_nothing(loss, weights):
     logits.requires_grad_()
     found = make_criterion(loss, weights)(logits, label)
     found.backward()
-    assert float(found) == 0
+    assert found.item() == 0
     assert not logits.grad.any()
 
 

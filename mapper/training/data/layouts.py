@@ -47,13 +47,14 @@ def open_data(root: Path, data: Data, classes: ClassTable) -> LabelledSet:
     if not root.is_dir():
         raise DataError(f"{root} is no folder")
     contents = LAYOUTS[data.layout](root, data, classes)
-    pairs = sorted(contents.pairs, key=lambda pair: pair.name)
-    if not pairs:
+    names = Counter([p.name for p in contents.pairs] + [i.name for i in contents.described])
+    if not names:
         raise DataError(f"{root} holds no image in layout {data.layout!r}")
-    for name, count in Counter(pair.name for pair in pairs).items():
+    for name, count in names.items():
         if count > 1:
             raise DataError(f"{root} holds {count} images named {name}; rename all but one")
-    images = tuple(describe(pair, contents, data) for pair in pairs)
+    opened = (describe(pair, contents, data) for pair in contents.pairs)
+    images = tuple(sorted((*opened, *contents.described), key=lambda image: image.name))
     counts = {
         "images": len(images),
         "labelled": sum(image.label is not None for image in images),

@@ -48,6 +48,8 @@ class Contents:
     read: Reader
     license: str = "other"
     facts: dict[str, Any] = field(default_factory=dict)
+    described: tuple[LabelledImage, ...] = ()
+    """Images of which the layout's own index says what headers say of files; no pairs then."""
 
 
 def read_pair(

@@ -12,6 +12,7 @@ from mapper.recipe.training import Data
 from mapper.training.data.labelled import IGNORED
 from mapper.training.data.labels import label_code
 from mapper.training.data.pairs import Contents, Pair, contents_of, labels_table, read_pair
+from mapper.training.data.stack import read_stacked, stacked_images
 
 INDEX = "samples.json"
 _OWN = ("format", "bands", "classes", "samples", "license")
@@ -24,9 +25,11 @@ def open_samples(root: Path, data: Data, classes: ClassTable) -> Contents:
     """
     path = root / INDEX
     index = _load(path)
+    stacked = index["format"] == "zarr"
     try:
         listed = [str(band) for band in index["bands"]]
         own = ClassTable.from_stac(index["classes"])
+        described = stacked_images(root, index["samples"]) if stacked else ()
         pairs = [
             Pair(
                 name=str(sample["id"]),
@@ -35,6 +38,7 @@ def open_samples(root: Path, data: Data, classes: ClassTable) -> Contents:
                 group=str(sample.get("group", "")),
             )
             for sample in index["samples"]
+            if not stacked
         ]
     except (KeyError, TypeError, ValueError, AttributeError, ModelError) as reason:
         raise DataError(f"{path} is no list of samples ({reason!r}); write it again") from reason
@@ -46,10 +50,13 @@ def open_samples(root: Path, data: Data, classes: ClassTable) -> Contents:
     code = replace(label_code(table, data.ignored, unlabelled=[own.nodata, IGNORED]), colors=())
     facts = {key: value for key, value in index.items() if key not in _OWN}
     indexes = tuple(listed.index(band) + 1 for band in bands)
+    ignored = tuple(v for v in data.ignored if isinstance(v, int))
+    inside = partial(read_stacked, bands=tuple(i - 1 for i in indexes), ignored=ignored)
     return replace(
         contents_of(pairs, bands, table, code, facts),
         indexes=indexes,
-        read=partial(read_pair, indexes=indexes, code=code),
+        read=inside if stacked else partial(read_pair, indexes=indexes, code=code),
+        described=described,
         license=str(index.get("license", "other")),
     )
 
@@ -60,10 +67,8 @@ def _load(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as reason:
         raise DataError(f"{path} cannot be read as JSON ({reason})") from reason
     found = index.get("format") if isinstance(index, dict) else None
-    if found != "geotiff":
-        raise DataError(
-            f"{path} lists samples of format {found!r}; training reads geotiff: write them as that"
-        )
+    if found not in ("geotiff", "zarr"):
+        raise DataError(f"{path} lists samples of format {found!r}; geotiff and zarr are read")
     return index
 
 

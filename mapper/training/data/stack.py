@@ -1,0 +1,69 @@
+"""Samples in one Zarr group: `image` (sample, band, y, x) and `label` (sample, y, x)."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mapper.errors import DataError
+from mapper.training.data.labelled import Box, LabelledImage, Pixels
+
+
+def stacked_images(root: Path, samples: Sequence[Mapping[str, Any]]) -> tuple[LabelledImage, ...]:
+    """What the index says of each sample; its place in the group stands behind the group's path.
+
+    Raises: DataError where the group is not there or the index does not fit it.
+    """
+    found = []
+    for sample in samples:
+        store, number = root / str(sample["image"]), int(sample["index"])
+        if not store.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{root} names {sample['image']}, outside of its folder")
+        count = _arrays(store)[0].shape[0]
+        if not 0 <= number < count:
+            raise DataError(f"{store} holds {count} samples, the index names number {number}")
+        height, width = (int(v) for v in sample["shape"])
+        east, north = (float(v) for v in sample["place"])
+        where = store / str(number)
+        found.append(
+            LabelledImage(
+                name=str(sample["id"]),
+                image=where,
+                label=where,
+                shape=(height, width),
+                group=str(sample.get("group", "")),
+                place=(east, north),
+            )
+        )
+    return tuple(found)
+
+
+def read_stacked(
+    image: LabelledImage, box: Box | None, *, bands: tuple[int, ...], ignored: tuple[int, ...]
+) -> Pixels:
+    """A piece of a sample; `bands` count from 0. Raises: DataError."""
+    values, labels = _arrays(image.image.parent)
+    number = int(image.image.name)
+    row, col, height, width = box or (0, 0, *image.shape)
+    place = np.s_[..., row : row + height, col : col + width]
+    try:
+        stored = np.asarray(values[number])[list(bands)][place]
+        label = np.array(labels[number][place])
+    # what a damaged chunk raises depends on its codec
+    except Exception as reason:
+        raise DataError(f"sample {image.name} of {image.image.parent} cannot be read") from reason
+    label[np.isin(label, ignored)] = 255
+    return Pixels(values=stored, valid=np.isfinite(stored), label=label)
+
+
+@lru_cache(maxsize=4)
+def _arrays(store: Path) -> tuple[Any, Any]:
+    import zarr
+
+    try:
+        group = zarr.open_group(store, mode="r")
+        return group["image"], group["label"]
+    except (OSError, KeyError, ValueError) as reason:
+        raise DataError(f"{store} is no Zarr group of image and label ({reason})") from reason
