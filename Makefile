@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs bench bench-inference lock models clean
+.PHONY: demo test test-slow check docs bench bench-inference train-small lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
@@ -28,7 +28,8 @@ docs: $(VENV)/.installed-test
 $(VENV)/.installed: requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -r requirements.lock
+	# the lock is whole: what it depends on is in it, and torch comes on its own
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
@@ -54,6 +55,10 @@ build/bench/.installed: requirements.lock benchmarks/requirements-inference.txt
 	build/bench/bin/python -m pip install --quiet --no-deps \
 	  -r benchmarks/requirements-inference.txt --editable .
 	touch $@
+
+# an hour on two cores; --ship writes the weights into models/
+train-small: $(VENV)/.installed-test
+	$(BIN)/python -W ignore benchmarks/train_small.py
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

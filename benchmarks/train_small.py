@@ -169,7 +169,10 @@ def _scores(
         "kappa": scores["kappa"],
         "iou": {c["name"]: c["iou"] for c in scores["classes"]},
         "pixels": scores["pixels"],
-        "calibration": calibration,
+        "calibration": {
+            side: calibration[side] and calibration[side]["ece"] for side in ("before", "after")
+        },
+        "temperature": (found["temperature"] or {}).get("temperature"),
     }
 
 

@@ -14,6 +14,7 @@ from mapper.cli.library import MODEL_COLUMNS, RECIPE_COLUMNS, model_row, recipe_
 from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
+FIVE = ("ugs-1m", "urban-10m", "openearthmap", "subpixel-2m", "fbp-24")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -31,6 +32,48 @@ def _markdown(rows: list[list[str]], columns: list[str]) -> str:
     """A table whose first column is code."""
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return "\n".join([*lines, *(f"| `{r[0]}` | {' | '.join(r[1:])} |" for r in rows)])
+
+
+def training_table() -> str:
+    """Small models against rules, as `make train-small` measured them."""
+    path = ROOT / "benchmarks" / "training.json"
+    if not path.exists():
+        return "Not measured yet; `make train-small` does it."
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        "| recipe | data | mIoU, three seeds (min to max) | overall accuracy | kappa "
+        "| calibration error, before and after | rules | mIoU of the rules | gain (least) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in sorted(kept.items()):
+        runs, miou, gain = found["runs"], found["miou"], found["gain"]
+        before, after = ([run["calibration"][side] for run in runs] for side in ("before", "after"))
+        rows.append(
+            f"| `{name}` | {found['data']} | {miou['mean']:.3f} ({miou['min']:.3f} to "
+            f"{miou['max']:.3f}) | {_mean(runs, 'accuracy'):.3f} | {_mean(runs, 'kappa'):.3f} "
+            f"| {_average(before):.3f}, {_average(after):.3f} | `{found['baseline']['model']}` "
+            f"| {found['baseline']['miou']:.3f} | {gain['mean']:+.3f} ({gain['min']:+.3f}) |"
+        )
+    return "\n".join(rows)
+
+
+def _mean(runs: list[dict[str, Any]], key: str) -> float:
+    return _average([run[key] for run in runs])
+
+
+def _average(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def walkthrough_table() -> str:
+    """Each of the five recipes with the network that it trains and its product's classes."""
+    rows = ["| recipe | network | classes | from data to a published map |", "|---|---|---|---|"]
+    for name in FIVE:
+        if train := load_recipe(name).train:
+            network, classes = train.network.name, len(train.classes)
+            script = f"`sh pipelines/walkthrough.sh {name}`"
+            rows.append(f"| `{name}` | {network} | {classes} | {script} |")
+    return "\n".join(rows)
 
 
 def inference_table() -> str:
@@ -133,7 +176,9 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "recipes": recipes_table,
         "models": models_table,
         "inference": inference_summary,
+        "walkthroughs": walkthrough_table,
     },
+    "docs/training.md": {"training": training_table},
     "docs/inference.md": {"inference": inference_table},
     "docs/cli.md": {"cli": command_reference},
 }

@@ -139,27 +139,31 @@ def fitting(
 ) -> tuple[LabelRaster, ...]:
     """The rasters over an area whose pixels fit the grid's best; empty where none is there.
 
+    Finer labels are sampled at the grid's pixel centres; coarser ones, up to twice, too.
+
     Args:
         files: what was found.
         grid: the city's lattice.
         area: in the grid's CRS.
         lonlat: the same in EPSG:4326.
 
-    Raises: DataError where the pixels of all of them are too large or too small, or where
-        those that fit have different classes.
+    Raises: DataError where the pixels of all of them are too large, or where those that fit
+        have different classes.
     """
     near = [raster for raster in files.rasters if box(*raster.lonlat).intersects(lonlat)]
     if not near or files.chosen:
         return tuple(near)
     middle = area.centroid
     sizes = [raster.resolution(grid, (middle.x, middle.y)) for raster in near]
-    best = min(sizes, key=lambda size: abs(math.log(size / grid.resolution)))
-    if abs(math.log(best / grid.resolution)) > math.log(_FARTHEST):
+    fine = [size for size in sizes if size < _FARTHEST * grid.resolution]
+    if not fine:
+        best = min(sizes)
         raise DataError(
-            f"no label raster has pixels of about {plain_number(grid.resolution)} m, as the run "
-            f"has: {near[sizes.index(best)].href} has {best:.3g} m; name one file with --labels "
+            f"no label raster has pixels of {plain_number(grid.resolution)} m, as the run has, or "
+            f"finer: {near[sizes.index(best)].href} has {best:.3g} m; name one file with --labels "
             "to sample it all the same"
         )
+    best = min(fine, key=lambda size: abs(math.log(size / grid.resolution)))
     fit = [r for r, size in zip(near, sizes, strict=True) if 1 / _ALIKE < size / best < _ALIKE]
     check_classes(fit)
     return tuple(fit)

@@ -290,7 +290,7 @@ def _tell(made: CitySamples, listener: Listener, progress: tuple[int, int]) -> N
             city=made.slug,
             stage="samples",
             state="done",
-            message=f"{made.slug}: {made.samples} samples",
+            message=f"{made.samples} samples",
             done=progress[0],
             total=progress[1],
             data={"classes": dict(made.classes), "dropped": dict(made.dropped)},
@@ -298,7 +298,7 @@ def _tell(made: CitySamples, listener: Listener, progress: tuple[int, int]) -> N
     )
     if made.short:
         lacking = ", ".join(f"{name} {number}" for name, number in made.short.items())
-        message = f"{made.slug}: fewer samples than asked for, missing are {lacking}"
+        message = f"fewer samples than asked for, missing are {lacking}"
         listener(Event(kind="warning", city=made.slug, message=message))
 
 

@@ -106,7 +106,8 @@ def _target(options: AdoptOptions, card: ModelFile) -> tuple[str, Path]:
     name = options.name or card.name
     if not is_slug(name):
         raise UsageError(
-            f"{name!r} is no name of a model; use lower case letters, digits and dashes"
+            f"{name!r} is no name of a model; use three or more lower case letters, digits and "
+            "dashes, a letter first"
         )
     if options.out is None:
         taken = {folder.name for folder in (*shipped_models(), *user_models())}
@@ -204,13 +205,16 @@ def _add_origin(arrival: _Arrival, folder: Path, origin: dict[str, Any]) -> None
     """What its item and its README say of where a model comes from."""
     card = arrival.card
     cited = {"citation": card.source.citation} if card.source.citation else {}
-    # how it was trained is not known: the defaults of recipes are not told as if they were it
-    known = {"network": card.network.model_dump(mode="json")} if card.network else {}
     fields = {
+        "bands": [{"name": band} for band in card.bands],
         "mapper:origin": origin | cited,
         "mapper:temperature": card.temperature,
-        "mlm:hyperparameters": known,
+        "mlm:pretrained_source": origin["href"],
     }
+    if card.network:
+        # how it was trained is not known: defaults of recipes are not told as if they were it
+        network = card.network.model_dump(mode="json")
+        fields["mlm:hyperparameters"] = {"network": network}
     set_fields(folder, fields)
     write_text(folder / "README.md", _readme(arrival, origin))
     about = {"type": "text/markdown", "title": "What it is, where it comes from, its limits"}

@@ -99,7 +99,8 @@ def _item(name: str, file: ModelFile, ends: _Ends, framework: str) -> dict[str, 
         "mapper:activation": graph.activation,
         "mapper:head": graph.head,
     }
-    properties.pop("mapper:validity_input", None)
+    for name in ("mapper:validity_input", "mlm:hyperparameters"):
+        properties.pop(name, None)
     if graph.validity_input:
         valid = {"name": graph.validity_input, "value_scaling": None}
         valid["description"] = "1.0 where the band is data, else 0.0"

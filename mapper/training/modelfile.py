@@ -14,7 +14,7 @@ from mapper.recipe.section import Section
 from mapper.recipe.training import Card, ClassEntry, Network, Train
 from mapper.training.keymaps import WeightLayout
 
-SLUG = r"[a-z0-9]+(-[a-z0-9]+)*"
+SLUG = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 _MOST_BYTES = 2_000_000_000
 _LIKE_TRAIN = ("bands", "required", "scaling", "fill", "data_type", "classes", "window")
 
@@ -60,7 +60,11 @@ class Graph(Section):
 class ModelFile(Card):
     """A model from elsewhere: what it takes, what it yields, whose it is."""
 
-    name: str = Field(pattern=f"^{SLUG}$", description="Lower case letters, digits and dashes")
+    name: str = Field(
+        pattern=f"^{SLUG}$",
+        min_length=3,
+        description="Lower case letters, digits and dashes, a letter first",
+    )
     network: Network | None = Field(
         default=None, description="Network of ours that takes the weights of a checkpoint"
     )
@@ -121,4 +125,4 @@ def _problem(error: Any) -> str:
 
 def is_slug(name: str) -> bool:
     """True for names that can be a folder of a model, and never a path."""
-    return re.fullmatch(SLUG, name) is not None
+    return len(name) >= 3 and re.fullmatch(SLUG, name) is not None

@@ -392,12 +392,31 @@ def truth(world):
     return path
 
 
-def test_labels_of_another_resolution_are_taken_only_when_named(options, truth, tmp_path):
-    shutil.copy(truth(1), tmp_path / "truth_1m.tif")
+def test_coarser_labels_are_taken_only_when_named(options, truth, tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    with rasterio.open(truth(10)) as fine:
+        profile = fine.profile | {
+            "transform": fine.transform @ fine.transform.scale(4),
+            "width": fine.width // 4,
+            "height": fine.height // 4,
+        }
+        with rasterio.open(folder / "coarse.tif", "w", **profile) as coarse:
+            coarse.write(fine.read(1)[2::4, 2::4][: fine.height // 4, : fine.width // 4], 1)
+            coarse.write_colormap(1, fine.colormap(1))
+            coarse.update_tags(**fine.tags())
     one = replace(options, out=tmp_path / "set", size=16, per_class=1, cities=("zweistadt",))
-    with pytest.raises(DataError, match=r"pixels of about 10 m.*has 1 m"):
-        make_samples(replace(one, labels=tmp_path))
-    make_samples(replace(one, labels=tmp_path / "truth_1m.tif"))
+    with pytest.raises(DataError, match=r"pixels of 10 m.*or finer: .*has 40 m"):
+        make_samples(replace(one, labels=folder))
+    assert make_samples(replace(one, labels=folder / "coarse.tif")).samples
+
+
+def test_finer_labels_are_sampled_at_the_centres_of_pixels(options, truth, tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    shutil.copy(truth(1), folder / "truth_1m.tif")
+    one = replace(options, out=tmp_path / "set", size=16, per_class=1, cities=("zweistadt",))
+    make_samples(replace(one, labels=folder))
     index = index_of(tmp_path / "set")
     # without an item, names are those of the tags
     assert [c["title"] for c in index["classes"]][:2] == ["water", "green"]

@@ -443,10 +443,10 @@ PAIRS = {
         (2, 5, 48, 40),
     ),
     "torchvision-deeplabv3": (
-        lambda: VisionDeepLab(4, 8, 4, (3, 4, 6, 3), 5),
-        lambda: DeepLabV3(4, 5, width=1 / 16),
+        lambda: VisionDeepLab(4, 8, 2, (3, 4, 6, 3), 5),
+        lambda: DeepLabV3(4, 5, width=1 / 32),
         # wide enough for the farthest of the dilated convolutions
-        (1, 4, 17, 328),
+        (1, 4, 9, 328),
     ),
     "milesial-unet": (
         lambda: MilesialUNet(4, 4, 7, bias=False),

@@ -144,9 +144,8 @@ MIT = {
 }
 
 
-@pytest.mark.parametrize("name", MIT)
-def test_mix_transformer_is_the_sum_of_its_layers(name):
-    assert count(on_meta(MixTransformer, 3, name)) == mix_transformer(*MIT[name])
+def test_mix_transformer_is_the_sum_of_its_layers():
+    assert count(on_meta(MixTransformer, 3, "mit-b0")) == mix_transformer(*MIT["mit-b0"])
     assert mix_transformer(*MIT["mit-b0"]) == 3_319_392
 
 

@@ -79,17 +79,24 @@ class ResNet(nn.Module):
 def _resnet(
     settings: dict[str, Any], channels: int, pretrained: str | None
 ) -> tuple[Any, tuple[int, ...]]:
-    from transformers import ResNetConfig, ResNetModel
-
+    config, model = _transformers("ResNetConfig", "ResNetModel")
     if pretrained is None:
-        body = ResNetModel(ResNetConfig(num_channels=channels, **settings))
+        body = model(config(num_channels=channels, **settings))
     else:
-        body = load_pretrained(ResNetModel, pretrained)
+        body = load_pretrained(model, pretrained)
         stem = body.embedder.embedder
         stem.convolution = widened(stem.convolution, channels)
         body.embedder.num_channels = channels
     body.pooler = nn.Identity()
     return body, tuple(body.config.hidden_sizes)
+
+
+def _transformers(*names: str) -> tuple[Any, ...]:
+    """Classes of transformers, which otherwise warns of settings that no backbone has."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    return tuple(getattr(transformers, name) for name in names)
 
 
 def dilate(stage: nn.Module, rate: int, first: int | None = None) -> None:
@@ -122,18 +129,17 @@ class MixTransformer(nn.Module):
         super().__init__()
         if name not in _MIT_DEPTHS:
             raise ModelError(f"no backbone {name!r}; use one of {', '.join(_MIT_DEPTHS)}")
-        from transformers import SegformerConfig, SegformerModel
-
+        config, model = _transformers("SegformerConfig", "SegformerModel")
         small = name == "mit-b0"
         if pretrained is None:
-            config = SegformerConfig(
+            settings = config(
                 num_channels=channels,
                 depths=list(_MIT_DEPTHS[name]),
                 hidden_sizes=[32, 64, 160, 256] if small else [64, 128, 320, 512],
             )
-            self.body = SegformerModel(config)
+            self.body = model(settings)
         else:
-            self.body = load_pretrained(SegformerModel, pretrained)
+            self.body = load_pretrained(model, pretrained)
             first = _first_embedding(self.body)
             first.proj = widened(first.proj, channels)
         self.widths = tuple(self.body.config.hidden_sizes)
