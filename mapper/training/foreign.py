@@ -50,18 +50,19 @@ def kind_of(file: Path, shown: str) -> FileKind:
     """
     with file.open("rb") as stream:
         head = stream.read(16)
-    if zipfile.is_zipfile(file):
+    page, archive = head.lstrip()[:1] == b"<", head[:4] == b"PK\x03\x04"
+    if archive and zipfile.is_zipfile(file):
         return _kind_of_archive(file, shown)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < file.stat().st_size:
         return "safetensors"
     if head[:1] == b"\x80":
         return "checkpoint"
-    if head[:1] == b"\x08":
+    if head[:1] == b"\x08" or (shown.endswith(".onnx") and not page):
         return "onnx"
     hint = "export the network as ONNX"
-    if head[:2] == b"PK":
+    if archive:
         hint = "it is an archive that is cut off: fetch it again"
-    elif head.lstrip()[:1] == b"<":
+    elif page:
         hint = "it is a web page: give the address of the file itself"
     raise ModelError(
         f"{shown} is neither a PyTorch checkpoint, nor safetensors, ONNX or TorchScript; {hint}"

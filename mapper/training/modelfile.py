@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from mapper.catalog.access import unsigned
 from mapper.errors import ModelError
@@ -85,6 +85,14 @@ class ModelFile(Card):
     data_type: str = _of_train("data_type")
     classes: list[ClassEntry] = _of_train("classes")
     window: dict[str, Any] = _of_train("window")
+
+    @field_validator("window")
+    @classmethod
+    def _side_is_pixels(cls, window: dict[str, Any]) -> dict[str, Any]:
+        size = window.get("size", 256)
+        if not isinstance(size, int) or size < 16:
+            raise ValueError(f"size {size!r}; give pixels, 16 or more")
+        return window
 
     @property
     def train(self) -> Train:

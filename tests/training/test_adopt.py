@@ -254,7 +254,7 @@ def test_weights_that_do_not_fit(tmp_path, card, checkpoint):
 
 def test_names_are_slugs_and_are_there_once(tmp_path, home, card, checkpoint):
     path = card(**gum_yaml())
-    for name in ("../up", "a/b", "Big", ".", "-a"):
+    for name in ("../up", "a/b", "Big", ".", "-ab", "1ab", "ab"):
         refused(checkpoint, path, "no name of a model", error=UsageError, name=name)
     refused(checkpoint, path, "is a model 'rgb-baseline'", error=UsageError, name="rgb-baseline")
     (home / "mine").mkdir(parents=True)
@@ -268,6 +268,7 @@ def test_yaml_that_is_wrong(tmp_path, card, checkpoint):
     problems = r"model.yaml: .*extra: unknown key; remove it"
     refused(checkpoint, card(**gum_yaml(extra=1)), problems)
     refused(checkpoint, card(**gum_yaml(scaling=[None, None])), "2 scalings for 3 bands")
+    refused(checkpoint, card(**gum_yaml(window={"size": "big"})), r"window: .*give pixels")
     twice = [CLASSES[0], CLASSES[0]]
     refused(checkpoint, card(**gum_yaml(classes=twice)), "two classes share")
     refused(checkpoint, tmp_path / "none.yaml", "cannot be read")
@@ -425,4 +426,6 @@ def test_item_is_plain_json(tmp_path, card):
     item = json.loads((found.folder / "item.json").read_text())
     assert item["properties"]["mapper:global_context"] is True
     assert item["properties"]["mapper:receptive_field"] == 64
+    assert item["properties"]["bands"] == [{"name": band} for band in BANDS]
+    assert item["properties"]["mlm:pretrained_source"] == "conv.onnx"
     assert set(item["assets"]) == {"model", "reference", "readme"}
