@@ -32,6 +32,7 @@ def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
         "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": train.card.title or facts.name,
         "license": train.card.license,
+        "bands": [{"name": band} for band in train.bands],
         "mlm:name": facts.name,
         "mlm:architecture": NETWORKS[train.network.name].__name__,
         "mlm:tasks": ["semantic-segmentation"],

@@ -236,7 +236,7 @@ def test_the_card_is_that_of_the_recipe(tmp_path):
 
 def test_windows_are_multiples_of_what_the_network_needs(tmp_path):
     """A window that cannot be halved often enough would be refused by the graph alone."""
-    for name in ("unet", "gum", "ugsnet"):
+    for name in ("unet", "gum"):
         trained, made = exported(tmp_path / name, network=name)
         multiple = trained.network.network.multiple
         assert dict(load_card(str(made.folder)).window).get("multiple", 1) % multiple == 0
