@@ -75,15 +75,19 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
 
     Raises: UsageError where the folder holds another training; RecipeError, DataError, ModelError.
     """
+    import torch
+
     settings = _section(options.recipe)
     data = open_data(options.data, settings.data, settings.table)
     feed = Feed(settings, data, split_blocks(data.images, settings.split), options.workers)
     about = _about(options, feed, data)
     resumed = _claim(options.out, about, settings)
+    torch.manual_seed(settings.seed)
     network = build_network(settings)
     if options.start:
         about["lineage"] = start_from(network, settings, load_weights(options.start))
-    lesson = Lesson(network, settings, feed.weights(), feed.steps * settings.epochs, about)
+    steps = feed.steps(options.devices) * settings.epochs
+    lesson = Lesson(network, settings, feed.weights(), steps, about)
     began = time.monotonic()
     with _quiet():
         trainer = _trainer(options, settings, listener)

@@ -1,5 +1,7 @@
 """Networks against the facts that were published of them, and against plain loops."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -186,7 +188,7 @@ def test_gum_is_the_sum_of_its_layers():
 
     encoder = sum(pair(a, b) for a, b in zip((10, *widths), widths, strict=False))
     # up: bilinear and 1x1 to the skip's width, then two convolutions beside the skip
-    decoder = sum(b * a + 2 * a + pair(2 * a, a) for a, b in zip(widths, widths[1:], strict=False))
+    decoder = sum(b * a + 2 * a + pair(2 * a, a) for a, b in pairwise(widths))
     head = 4 * (64 * 16 + 2 * 16) + (64 + 4 * 16) * 16 * 9 + 2 * 16 + 16 * 2 + 2
     assert count(on_meta(GlobalUrbanMapper)) == encoder + decoder + head
     with_products = on_meta(GlobalUrbanMapper, 13)

@@ -58,10 +58,9 @@ class Feed(lightning.LightningDataModule):
                 "check train.data.crosswalk and the classes"
             )
 
-    @property
-    def steps(self) -> int:
-        """Batches an epoch."""
-        return len(EpochBatches(0, len(self.patches), self.settings.batch))
+    def steps(self, processes: int) -> int:
+        """Batches an epoch, of each of several processes."""
+        return len(EpochBatches(0, len(self.patches), self.settings.batch, 0, processes))
 
     def weights(self) -> list[float] | None:
         """Of the classes, as the recipe asks."""
@@ -98,8 +97,11 @@ class Feed(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Of the epoch that Lightning is in."""
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        batches = EpochBatches(epoch, len(self.patches), self.settings.batch)
+        trainer = self.trainer
+        epoch, rank, world = 0, 0, 1
+        if trainer:
+            epoch, rank, world = trainer.current_epoch, trainer.global_rank, trainer.world_size
+        batches = EpochBatches(epoch, len(self.patches), self.settings.batch, rank, world)
         return DataLoader(self.patches, batch_sampler=batches, num_workers=self.workers)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Any]:

@@ -230,17 +230,20 @@ class ValidationPatches:
 
 @dataclass(frozen=True, slots=True)
 class EpochBatches:
-    """Batches of `(epoch, index)`: the sampler of one epoch."""
+    """Batches of `(epoch, index)`: the sampler of one epoch, or one process's share of it."""
 
     epoch: int
     count: int
     batch: int
+    rank: int = 0
+    processes: int = 1
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         """Full batches, in order: the patches are random already."""
-        for start in range(0, len(self) * self.batch, self.batch):
+        for number in range(len(self)):
+            start = (number * self.processes + self.rank) * self.batch
             yield [(self.epoch, start + k) for k in range(self.batch)]
 
     def __len__(self) -> int:
         """How many batches; the last is filled up with further patches."""
-        return -(-self.count // self.batch)
+        return -(-self.count // (self.batch * self.processes))
