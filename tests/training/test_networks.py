@@ -424,6 +424,27 @@ def test_a_step_decides_so_many_pixels_again():
         assert (twice != doubled(once)).any(dim=1).flatten(1).sum(dim=1).tolist() == [1024, 1024]
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sixteen_bits_find_the_same_places(autocast):
+    """Columns in turn 0 and 1 tell apart where a point was looked up; all points take them."""
+    head = PointHead(1, 2)
+    with torch.no_grad():
+        head.layer.weight.zero_()[:, 2] = 1
+        head.layer.bias.zero_()
+    logits = torch.randn(1, 2, 16, 256)
+    columns = (torch.arange(256) % 2).float().expand(1, 1, 16, 256)
+    with torch.inference_mode():
+        expected = head.refine(logits, columns, 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            if not autocast:
+                head.bfloat16()
+            found = head.refine(logits.bfloat16(), columns.bfloat16(), 1).float()
+    decided = (expected[:, 0] == expected[:, 1]) & (found[:, 0] == found[:, 1])
+    assert decided.sum() > 900
+    off = (found - expected).abs()[:, 0][decided]
+    assert off.max() < 0.01
+
+
 def test_small_images_decide_all_their_pixels():
     head = PointHead(5, 3)
     logits, features = torch.randn(1, 3, 8, 12), torch.randn(1, 5, 8, 12)

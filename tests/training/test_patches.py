@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mapper.errors import DataError
 from mapper.recipe.training import Augment
@@ -365,6 +366,16 @@ def test_batches_are_full(epoch, count, batch):
     assert len(keys) >= count
 
 
+@given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4))
+def test_processes_share_an_epoch(count, batch, processes):
+    """None takes what another takes, and each has as many batches."""
+    shares = [list(EpochBatches(3, count, batch, rank, processes)) for rank in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    keys = [key for share in shares for keys in share for key in keys]
+    assert sorted(keys) == [(3, index) for index in range(len(keys))]
+    assert count <= len(keys) < count + batch * processes
+
+
 def test_pixels_of_each_class_are_counted():
     data, _ = numbered(shapes=((14, 30),))
     images = images_of(data, train_section(**PLAIN))
@@ -372,6 +383,12 @@ def test_pixels_of_each_class_are_counted():
     expected = np.bincount((number % 3)[number % 7 != 0])
     np.testing.assert_array_equal(images.counts, [expected])
     assert images.sizes.tolist() == [420]
+
+
+@pytest.mark.parametrize("scale", [(0, 1), (1.4, 0.7), (-1, 1), (1, np.inf)])
+def test_zooms_are_a_range(scale):
+    with pytest.raises(ValidationError, match="scale"):
+        Augment(scale=scale)
 
 
 def test_no_recipe_changes_a_patch_unasked():
