@@ -29,6 +29,8 @@ RADIUS = 7
 """Of the largest crown, in pixels: about 4 m at 0.6 m."""
 GREEN = 0.15
 """NDVI of vegetation."""
+FAR = 16
+"""Pixels from every point, and RADIUS from the border, beyond which vegetation is no tree."""
 
 
 def open_tree_points(root: Path, data: Data, classes: ClassTable) -> Contents:
@@ -65,7 +67,7 @@ def open_tree_points(root: Path, data: Data, classes: ClassTable) -> Contents:
     found = contents_of(pairs, bands, table, label_code(table, ()))
     vegetation = (names.index("red") + 1, names.index("nir") + 1)
     read = partial(read_trees, indexes=found.indexes, vegetation=vegetation, values=table.values)
-    return replace(found, read=read, facts={"crown_radius_pixels": RADIUS, "ndvi": GREEN})
+    return replace(found, read=read, facts={"crown_radius_pixels": RADIUS, "ndvi": GREEN, "lawn_from_pixels": FAR})
 
 
 def read_trees(
@@ -128,14 +130,26 @@ def crowns(red: np.ndarray, nir: np.ndarray, points: np.ndarray) -> np.ndarray:
 
     Vegetation is where NDVI >= 0.15. The crown of a point is the vegetation within 7 pixels of
     it (a disc, its edge included) that is connected, over edges and corners and inside that
-    disc, to vegetation in the 3 x 3 pixels around the point. Crowns are tree, what is no
-    vegetation is no tree, and other vegetation is not known: it may be lawn, a tree without a
-    point or the outer part of a large crown.
+    disc, to vegetation in the 3 x 3 pixels around the point. Crowns are tree; what is no
+    vegetation is no tree; nor is vegetation more than 16 pixels from every point, which is lawn.
+    Other vegetation is not known: it may be lawn, or the outer part of a large crown. So is what
+    lies within 7 pixels of the border, where a tree beyond it may reach.
     """
     red, nir = red.astype(np.float64), nir.astype(np.float64)
     total = nir + red
     green = (nir - red >= GREEN * total) & (total > 0)
-    return np.where(_grown(green, points), 1, np.where(green, -1, 0)).astype(np.int8)
+    unknown = green & ~_far(green.shape, points)
+    return np.where(_grown(green, points), 1, np.where(unknown, -1, 0)).astype(np.int8)
+
+
+def _far(shape: tuple[int, ...], points: np.ndarray) -> np.ndarray:
+    """True more than FAR from every point and more than RADIUS from the border."""
+    far = np.zeros(shape, dtype=bool)
+    far[RADIUS:-RADIUS, RADIUS:-RADIUS] = True
+    rows, cols = np.ogrid[: shape[0], : shape[1]]
+    for row, col in points:
+        far &= (rows - row) ** 2 + (cols - col) ** 2 > FAR**2
+    return far
 
 
 def _grown(green: np.ndarray, points: np.ndarray) -> np.ndarray:
