@@ -130,9 +130,10 @@ def _trained(task: Task, seed: int, data: Path, work: Path) -> dict[str, Any]:
     folder = work / task.recipe / str(seed)
     settings = [part for s in (*task.settings, f"seed={seed}") for part in ("--set", s)]
     training, model = folder / "training", folder / "model"
+    where = ("--data", data, "--out", training, "--device", "cpu")
+    # a finished training says so at once; one of other settings is refused
+    _mapper("train", task.recipe, *where, *settings)
     if not (model / "item.json").exists():
-        where = ("--data", data, "--out", training, "--device", "cpu")
-        _mapper("train", task.recipe, *where, *settings)
         _mapper("export", training, "--out", model, "--name", task.recipe)
     plain = _scores(task, str(model), data, folder / "evaluation", "--write", settings=settings)
     walk, compared = SMALL / f"{task.recipe}-own.yaml", plain

@@ -1,5 +1,6 @@
 """`mapper samples`, `train`, `export` and `evaluate`: from cubes and labels to a model folder."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mapper.cli.models import opening, real_windows
-from mapper.cli.options import City, DeviceName, Json, TrustModel
+from mapper.cli.options import City, Json, TrustModel
 from mapper.cli.output import human_bytes, print_json, print_line, print_table, show_events
 from mapper.errors import UsageError
 from mapper.inference.convert import Target
@@ -20,6 +21,8 @@ from mapper.recipe.training import Data
 
 if TYPE_CHECKING:
     from mapper.training.data.labelled import LabelledImage, LabelledSet
+
+logger = logging.getLogger(__name__)
 
 DataAt = Annotated[Path, typer.Option(help="Folder of labelled images")]
 Layout = Annotated[
@@ -112,7 +115,9 @@ def train(
         Path | None, typer.Option("--from", help="Weights to begin with; classes may differ")
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that read patches", min=0)] = 0,
-    device: DeviceName = "auto",
+    device: Annotated[
+        str, typer.Option(help="`auto`, `cpu` or `cuda`: where the network learns")
+    ] = "auto",
     devices: Annotated[int, typer.Option(help="GPUs that train side by side", min=1)] = 1,
     json: Json = False,
 ) -> None:
@@ -126,7 +131,7 @@ def train(
         out=out,
         start=start,
         workers=workers,
-        device=device,
+        device=device,  # type: ignore[arg-type]
         devices=devices,
     )
     with show_events(json) as listener:
@@ -221,6 +226,7 @@ def evaluate(
 
     card = load_card(model)
     found, images, names = _data_for(card, data, (recipe, layout, setting, part))
+    _check_held_out(card, found, images, write)
     runtime = load_runtime(card, threads_here(), trust_model)
     walk = read_crosswalk(crosswalk, names)
     with show_events(json) as listener:
@@ -250,6 +256,23 @@ def evaluate(
     )
 
 
+def _check_held_out(
+    card: Any, data: "LabelledSet", images: "list[LabelledImage]", write: bool
+) -> None:
+    """Say where a model is scored on what it was trained on. Raises: UsageError if to be kept."""
+    training = card.item["properties"].get("mapper:training", {}).get("data", {})
+    held = training.get("validation", {}).get("names")
+    if held is None or training.get("set") != data.root.name:
+        return
+    seen = len({image.name for image in images} - set(held))
+    if not seen:
+        return
+    text = f"{seen} of {len(images)} images were not held out when {card.name!r} was trained"
+    if write:
+        raise UsageError(f"{text}: such scores are not kept; name its recipe and --part validation")
+    logger.warning("%s", text)
+
+
 def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
@@ -266,7 +289,7 @@ def with_data(recipe: Recipe, data: Path, layout: str | None, settings: list[str
     """
     from mapper.recipe.settings import changed, with_samples
 
-    if layout is None and (data / "samples.json").is_file():
+    if layout in (None, "samples") and (data / "samples.json").is_file():
         recipe = with_samples(recipe)
     return changed(recipe, [f"data.layout={layout}"] * bool(layout) + list(settings or ()))
 

@@ -26,7 +26,8 @@ class Predict(Section):
     mode: Literal["core", "blend", "whole"] | None = Field(
         default=None,
         description="`core` keeps the middle of each window, `blend` averages overlapping ones, "
-        "`whole` shows the model each image at once (`mapper predict` alone)",
+        "`whole` shows the model each image at once, in one square window that is filled up "
+        "(`mapper predict` alone)",
     )
     size: int | None = Field(default=None, ge=16, description="Side of a window in pixels")
     stride: int | None = Field(default=None, ge=1, description="Distance between windows")

@@ -100,13 +100,12 @@ class Schedule(Section):
 
 
 class Loss(Section):
-    """What is minimised: a weighted sum, class weights inside each."""
+    """What is minimised: a weighted sum, class weights inside cross entropy and focal."""
 
     cross_entropy: float = Field(default=1.0, ge=0)
     dice: float = Field(default=0.0, ge=0)
     focal: float = Field(default=0.0, ge=0)
     gamma: float = Field(default=2.0, ge=0, description="Of focal")
-    points: float = Field(default=1.0, ge=0, description="Point head, where there is one")
     class_weights: Literal["none", "log"] | list[float] = Field(
         default="none", description="`log` is 1/ln(1.02 + share of all pixels); or one each"
     )
@@ -142,7 +141,8 @@ class Augment(Section):
         default=0.0,
         ge=0,
         le=1,
-        description="Share of patches centred on a class drawn alike for all",
+        description="Share of patches drawn, in up to eight tries, until they hold a class that is "
+        "drawn alike for all",
     )
 
 

@@ -27,7 +27,7 @@ class Facts:
 def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
     """A STAC 1.1 item with the machine-learning-model extension, without its assets."""
     train, about = trained.train, trained.about
-    window = dict(train.window)
+    window = {"multiple": trained.network.network.multiple, **train.window}
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": train.card.title or facts.name,
@@ -123,7 +123,7 @@ def model_readme(trained: Trained, facts: Facts) -> str:
         f"{train.card.title or facts.name}.",
         "",
         f"- Network: {train.network.name} {dict(train.network.options) or ''}, "
-        f"{parameters:,} parameters. Backbone: {about.get('pretrained', 'unknown')}.",
+        f"{parameters:,} parameters. Pretrained weights: {about.get('pretrained', 'unknown')}.",
         f"- Bands: {', '.join(train.bands)}.",
         f"- Classes: {', '.join(c.title or c.name for c in train.classes)}.",
         f"- Licence of the weights: {train.card.license}.",
@@ -135,12 +135,19 @@ def model_readme(trained: Trained, facts: Facts) -> str:
     if lineage := about.get("lineage"):
         lines.append(f"- Started from: {lineage.get('from')}.")
     lines += ["", "## Must not be used for", ""]
-    lines += [f"- {limit}." for limit in train.card.limits] or ["- Nothing was stated."]
+    limits = list(train.card.limits)
+    if lost := data.get("untaught"):
+        limits.append(f"Never taught, for want of labels: {', '.join(lost)}")
+    lines += [f"- {limit}." for limit in limits] or ["- Nothing was stated."]
     lines += ["", "## Scores on the held-out part", "", *_score_lines(about.get("scores", {}))]
-    held = data.get("validation", {})
-    if held:
+    if held := data.get("validation"):
         where = ", ".join(held.get("groups", [])) or f"{held.get('images')} images"
-        lines += ["", f"Held out, whole spatial blocks: {where}."]
+        chosen = (
+            "the last epoch's, nothing was chosen by them"
+            if about.get("kept") == "last"
+            else "those of the epoch that was best on this very part, so they are flattering"
+        )
+        lines += ["", f"Held out as a whole: {where}. The scores are {chosen}."]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,8 @@ class Ends:
     """Prefix of the first convolution's parameters."""
     last: tuple[str, ...]
     """Prefixes of the layers that yield classes."""
+    fed: tuple[str, ...]
+    """Prefixes of those that take logits of classes before anything else."""
     channels: tuple[str, ...]
     classes: tuple[str, ...]
 
@@ -37,6 +39,7 @@ class Ends:
         return cls(
             first=f"{next(convolutions)}.",
             last=tuple(f"network.{name}." for name in network.network.class_layers),
+            fed=tuple(f"network.{name}." for name in network.network.class_inputs),
             channels=tuple(channels),
             classes=tuple(c.name for c in settings.classes),
         )
@@ -78,6 +81,12 @@ def _fitted(name: str, old: Tensor, mine: Ends, theirs: Ends) -> Tensor:
     if name.startswith(theirs.first) and old.dim() == 4:
         return _ordered(old, theirs.channels, mine.channels, 1)
     if name.startswith(theirs.last) and old.dim() >= 1:
+        if name.startswith(theirs.fed) and theirs.fed and old.dim() > 1:
+            count = len(theirs.classes)
+            logits, rest = old.narrow(1, 0, count), old.narrow(1, count, old.shape[1] - count)
+            logits = _ordered(logits, theirs.classes, mine.classes, 1)
+            if theirs.classes != mine.classes:
+                old = torch.cat([logits, rest], dim=1)
         return _ordered(old, theirs.classes, mine.classes, 0)
     return old
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -45,10 +46,8 @@ class Lesson(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what the network draws."""
-        seeds = torch.Generator().manual_seed(
-            (self.settings.seed * 1_000_003 + self.current_epoch) * 1_000_003 + batch_idx
-        )
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=seeds)))
+        place = [self.settings.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one batch."""

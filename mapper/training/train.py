@@ -19,14 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from mapper.errors import UsageError
+from mapper.errors import DeviceError, UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
-from mapper.store.files import write_json
+from mapper.store.files import sha256_of, write_json
 from mapper.training.data.feed import Feed
-from mapper.training.data.labelled import LabelledSet
 from mapper.training.data.layouts import open_data
 from mapper.training.data.split import split_blocks
 from mapper.training.finetune import start_from
@@ -50,7 +49,7 @@ class TrainOptions:
     """Weights to begin with; classes and bands may differ."""
     workers: int = 0
     """Processes that read patches; 0 reads in this one."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     """Accelerators; more than one train side by side (DDP)."""
     stop_after: int | None = None
@@ -78,14 +77,20 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     import torch
 
     settings = _section(options.recipe)
+    _check_device(options.device)
     data = open_data(options.data, settings.data, settings.table)
-    feed = Feed(settings, data, split_blocks(data.images, settings.split), options.workers)
-    about = _about(options, feed, data)
-    resumed = _claim(options.out, about, settings)
+    labelled = [image for image in data.images if image.label is not None]
+    feed = Feed(settings, data, split_blocks(labelled, settings.split), options.workers)
+    about = _about(options, feed)
+    resumed = _claim(options, about, settings)
+    if (options.out / _CARD).exists():
+        return _finished(options.out)
     torch.manual_seed(settings.seed)
-    network = build_network(settings)
+    network = build_network(settings, pretrained=not (resumed or options.start))
     if options.start:
-        about["lineage"] = start_from(network, settings, load_weights(options.start))
+        source = load_weights(options.start)
+        about["pretrained"] = source.about.get("pretrained", about["pretrained"])
+        about["lineage"] = start_from(network, settings, source)
     steps = feed.steps(options.devices) * settings.epochs
     lesson = Lesson(network, settings, feed.weights(), steps, about)
     began = time.monotonic()
@@ -101,6 +106,15 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     return _finish(options, lesson, trainer, (time.monotonic() - began, resumed))
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device!r}; a network learns on cpu or cuda, or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("PyTorch sees no CUDA device here; use --device cpu")
+
+
 def _section(recipe: Recipe) -> Train:
     if recipe.train is None:
         raise UsageError(
@@ -109,20 +123,26 @@ def _section(recipe: Recipe) -> Train:
     return recipe.train
 
 
-def _about(options: TrainOptions, feed: Feed, data: LabelledSet) -> dict[str, Any]:
+def _about(options: TrainOptions, feed: Feed) -> dict[str, Any]:
     """What weights say of themselves."""
     return {
         "recipe": options.recipe.name,
         "resolution": options.recipe.resolution,
         "data": feed.facts(),
-        "pretrained": feed.settings.network.pretrained or "none: it started at random",
+        "pretrained": feed.settings.network.pretrained or "none, it started at random",
         "lineage": None,
     }
 
 
-def _claim(out: Path, about: dict[str, Any], settings: Train) -> bool:
+def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> bool:
     """True where the folder holds this very training, begun. Raises: UsageError."""
-    asked = {"train": settings.model_dump(mode="json"), "data": about["data"]}
+    out = options.out
+    asked = {
+        "train": settings.model_dump(mode="json"),
+        "data": about["data"],
+        "start": _digest_of_start(options.start),
+        "devices": options.devices,
+    }
     fingerprint = digest_of(asked)
     path = out / _STATE
     if path.exists():
@@ -139,6 +159,27 @@ def _claim(out: Path, about: dict[str, Any], settings: Train) -> bool:
     return False
 
 
+def _digest_of_start(start: Path | None) -> str | None:
+    if start is None:
+        return None
+    file = start / WEIGHTS if start.is_dir() else start
+    return sha256_of(file) if file.is_file() else None
+
+
+def _finished(out: Path) -> TrainReport:
+    """What a training that came to its end came to."""
+    card = json.loads((out / _CARD).read_text(encoding="utf-8"))
+    return TrainReport(
+        out=out,
+        epochs=card["epochs"],
+        epoch=card["epoch"],
+        scores=card["scores"],
+        seconds=0.0,
+        resumed=True,
+        finished=True,
+    )
+
+
 def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
     import lightning
     from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -151,19 +192,12 @@ def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
     if settings.patience:
         callbacks.append(EarlyStopping("miou", mode="max", patience=settings.patience))
     # last, so that what the others keep is in the checkpoint
-    callbacks.append(
-        ModelCheckpoint(
-            folder,
-            "best",
-            monitor="miou",
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-    )
+    kept: Any = {"enable_version_counter": False, "save_on_train_epoch_end": True}
+    callbacks.append(ModelCheckpoint(folder, "best", monitor="miou", mode="max", **kept))
+    # one of its own: what is kept as the best says nothing of an epoch that is no better
+    callbacks.append(ModelCheckpoint(folder, "last", save_top_k=1, **kept))
     return lightning.Trainer(
-        accelerator="cpu" if options.device == "cpu" else "auto",
+        accelerator=options.device,
         devices=options.devices,
         strategy="ddp" if options.devices > 1 else "auto",
         precision=settings.precision,

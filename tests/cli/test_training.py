@@ -61,7 +61,7 @@ def test_from_labelled_images_to_a_map(recipe, tmp_path, one_thread):
     assert found["scores"]["mean_iou"] > 0.8
     card = load_card(str(tmp_path / "model"))
     assert card.temperature != plain.temperature
-    assert card.item["properties"]["mapper:evaluation"]["miou"] == pytest.approx(
+    assert card.item["properties"]["mapper:evaluation"]["mean_iou"] == pytest.approx(
         found["scores"]["mean_iou"]
     )
     assert (tmp_path / "report" / "evaluation.png").stat().st_size > 10_000

@@ -1,6 +1,6 @@
 """Random changes of training patches that mean the same on any number of bands."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,8 +58,10 @@ def augmented(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Gener
     """A changed patch; what happens depends on the generator alone."""
     _turned(patch, how, kinds, rng)
     _lit(patch, how, kinds, rng)
-    if how.blur and rng.random() < how.blur:
-        patch.image = blurred(patch.image, sigma=rng.uniform(0.1, 1.0))
+    if how.blur and kinds.light.any() and rng.random() < how.blur:
+        sigma = rng.uniform(0.1, 1.0)
+        seen, valid = patch.image[kinds.light], patch.valid[kinds.light]
+        patch.image[kinds.light] = known_mean(seen, valid, lambda v: blurred(v, sigma))
     if how.drop_sources and kinds.optional and rng.random() < how.drop_sources:
         gone = kinds.optional[rng.integers(len(kinds.optional))]
         patch.valid[list(gone)] = False
@@ -113,6 +115,17 @@ def _lit(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Generator)
     if how.noise:
         seen = seen + rng.normal(0, how.noise, seen.shape).astype(np.float32)
     patch.image[kinds.light] = seen.astype(np.float32)
+
+
+def known_mean(
+    image: np.ndarray, valid: np.ndarray, average: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """An average of what is data alone: missing values have no say in those beside them."""
+    if valid.all():
+        return average(image)
+    weight = average(valid.astype(np.float32))
+    summed = average(np.where(valid, image, np.float32(0)))
+    return np.asarray(summed / np.maximum(weight, np.float32(1e-6)), dtype=np.float32)
 
 
 def blurred(image: np.ndarray, sigma: float) -> np.ndarray:

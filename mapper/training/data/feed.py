@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from mapper.training.data.patches import (
 )
 from mapper.training.losses import class_weights
 from mapper.training.networks.build import source_channels
+
+logger = logging.getLogger(__name__)
 
 Parts = tuple[Sequence[LabelledImage], Sequence[LabelledImage]]
 """Images to train on, and images to judge by."""
@@ -52,6 +55,9 @@ class Feed(lightning.LightningDataModule):
         totals = self.learned.counts.sum(axis=0)
         names = [c.name for c in self.settings.classes]
         lost = [n for n, count in zip(names, _padded(totals, len(names)), strict=True) if not count]
+        self.untaught = lost
+        if lost:
+            logger.warning("no pixel to train on is %s: not taught", ", ".join(lost))
         if len(lost) > len(names) - 2:
             raise DataError(
                 f"{self.data.root}: the images to train on hold no pixel of {', '.join(lost)}; "
@@ -77,7 +83,7 @@ class Feed(lightning.LightningDataModule):
         names = [c.name for c in self.settings.classes]
 
         def side(images: Images) -> dict[str, Any]:
-            listed = sorted(i.name for i in images.images)
+            listed = sorted([i.name, i.image.stat().st_size] for i in images.images)
             counts = _padded(images.counts.sum(axis=0), len(names))
             return {
                 "images": len(listed),
@@ -91,6 +97,7 @@ class Feed(lightning.LightningDataModule):
             "layout": self.data.layout,
             "license": self.data.license,
             "train": side(self.learned),
+            "untaught": self.untaught,
             "validation": side(self.judged) | {"names": sorted(i.name for i in self.judged.images)},
             **dict(self.data.facts or {}),
         }

@@ -48,6 +48,10 @@ class LabelledImage:
     """Where the data set itself says what is trained on and what is not."""
     place: tuple[float, float] | None = None
     """Easting and northing of its centre in its CRS; None where it is not georeferenced."""
+    half: tuple[float, float] = (0.0, 0.0)
+    """Half its width and height on the ground, in units of its CRS."""
+    crs: str = ""
+    """Name of its CRS, where it has one: places of different ones are not compared."""
 
 
 Reader = Callable[[LabelledImage, Box | None], Pixels]

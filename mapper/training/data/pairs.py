@@ -190,6 +190,8 @@ def describe(pair: Pair, contents: Contents, data: Data) -> LabelledImage:
         group=pair.group if data.group is None else _captured(data.group, pair.image.stem),
         subset=pair.subset,
         place=header.place,
+        half=header.half,
+        crs=header.crs,
     )
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapper.errors import DataError
-from mapper.inference.scaling import Scaling, scaled
+from mapper.inference.scaling import Scaling, scaled, scaling_of
 from mapper.recipe.training import Train
-from mapper.training.data.augment import BandKinds, Patch, augmented
+from mapper.training.data.augment import BandKinds, Patch, augmented, known_mean
 from mapper.training.data.crosswalk import UNTAUGHT
 from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
 
@@ -37,8 +37,6 @@ class Channels:
     @classmethod
     def of(cls, train: Train, data: LabelledSet, lookup: np.ndarray) -> "Channels":
         """Of a recipe over a data set. Raises: DataError where a band is missing."""
-        from mapper.inference.scaling import scaling_of
-
         missing = [band for band in train.bands if band not in data.bands]
         if missing:
             raise DataError(
@@ -155,7 +153,7 @@ class TrainingPatches:
         centred = self.how.rare_classes and rng.random() < self.how.rare_classes
         number, box = self._of_class(rng, side) if centred else self._anywhere(rng, side)
         patch = self.images.piece(number, box)
-        return patch if side == self.side else _resized(patch, self.side)
+        return patch if side == self.side else _resized(patch, self.side, self.kinds.directions)
 
     def _anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Box]:
         sizes = self.images.sizes
@@ -188,16 +186,21 @@ def _box(shape: tuple[int, int], side: int, rng: np.random.Generator) -> Box:
     return start(shape[0]), start(shape[1]), side, side
 
 
-def _resized(patch: Patch, side: int) -> Patch:
-    """To another size: values bilinear, validity and labels by the nearest pixel."""
+def _bilinear(values: np.ndarray, side: int) -> np.ndarray:
     import torch
     from torch.nn import functional
 
+    wide = torch.from_numpy(values)[None]
+    found = functional.interpolate(wide, size=(side, side), mode="bilinear", antialias=True)
+    return np.asarray(found[0].numpy())
+
+
+def _resized(patch: Patch, side: int, directions: np.ndarray) -> Patch:
+    """To another size: values bilinear; validity, labels and directions by the nearest pixel."""
     old = patch.label.shape[0]
     nearest = np.minimum(((np.arange(side) + 0.5) * old / side).astype(int), old - 1)
-    image = functional.interpolate(
-        torch.from_numpy(patch.image)[None], size=(side, side), mode="bilinear", antialias=True
-    )[0].numpy()
+    image = known_mean(patch.image, patch.valid, lambda values: _bilinear(values, side))
+    image[directions] = patch.image[directions][:, nearest][:, :, nearest]
     return Patch(
         image=image,
         valid=np.ascontiguousarray(patch.valid[:, nearest][:, :, nearest]),

@@ -45,6 +45,9 @@ class Header:
     palette: bool
     """True where its only band holds numbers of colours."""
     place: tuple[float, float] | None
+    half: tuple[float, float] = (0.0, 0.0)
+    """Half its width and height on the ground, about its place."""
+    crs: str = ""
     """Easting and northing of its centre; None without a CRS."""
 
 
@@ -105,18 +108,25 @@ class Stored:
 def read_header(path: Path) -> Header:
     """Reads no pixel. Raises: DataError."""
     with _opened(path) as dataset:
-        place = None
+        place, half, crs = None, (0.0, 0.0), ""
         if dataset.crs is not None:
             to_ground, col, row = dataset.transform, dataset.width / 2, dataset.height / 2
             place = (
                 to_ground.c + to_ground.a * col + to_ground.b * row,
                 to_ground.f + to_ground.d * col + to_ground.e * row,
             )
+            half = (
+                abs(to_ground.a) * col + abs(to_ground.b) * row,
+                abs(to_ground.d) * col + abs(to_ground.e) * row,
+            )
+            crs = dataset.crs.to_string()
         return Header(
             shape=(dataset.height, dataset.width),
             count=dataset.count,
             palette=dataset.colorinterp[0] == ColorInterp.palette,
             place=place,
+            half=half,
+            crs=crs,
         )
 
 

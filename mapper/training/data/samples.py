@@ -50,8 +50,12 @@ def open_samples(root: Path, data: Data, classes: ClassTable) -> Contents:
     code = replace(label_code(table, data.ignored, unlabelled=[own.nodata, IGNORED]), colors=())
     facts = {key: value for key, value in index.items() if key not in _OWN}
     indexes = tuple(listed.index(band) + 1 for band in bands)
-    ignored = tuple(v for v in data.ignored if isinstance(v, int))
-    inside = partial(read_stacked, bands=tuple(i - 1 for i in indexes), ignored=ignored)
+    inside = partial(
+        read_stacked,
+        bands=tuple(i - 1 for i in indexes),
+        known=frozenset(table.values),
+        ignored=frozenset(v for v in data.ignored if isinstance(v, int)) | {own.nodata},
+    )
     return replace(
         contents_of(pairs, bands, table, code, facts),
         indexes=indexes,

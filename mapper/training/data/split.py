@@ -1,13 +1,18 @@
 """Training and validation apart: by what the data set says, by group, else by blocks."""
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from math import floor
 
+import numpy as np
+
 from mapper.errors import DataError
 from mapper.recipe.training import Split
 from mapper.training.data.labelled import LabelledImage
+
+logger = logging.getLogger(__name__)
 
 Images = list[LabelledImage]
 
@@ -18,9 +23,9 @@ def split_blocks(images: Iterable[LabelledImage], split: Split) -> tuple[Images,
     Subsets that the data set states are kept, `test` in neither; where it states none for
     validation, its training images are split. Of the others, the groups `split.held_out`
     validate; without these, spatial blocks do, in an order drawn from the seed, until their
-    pixels reach the share. A block is a square of side `split.block` in the CRS within a
-    group, by the centres of images; an image without a place is a block. Images that overlap
-    on the ground can come to lie in different blocks: cut them apart first.
+    pixels reach the share. A block is a square of side `split.block` in a CRS, by the centres of
+    images; an image without a place is a block. What overlaps a validation image on the ground is
+    not trained on.
 
     Raises: DataError where a side would be empty, a group is unknown, or a held-out group is
         trained on according to the data set.
@@ -37,7 +42,11 @@ def split_blocks(images: Iterable[LabelledImage], split: Split) -> tuple[Images,
     else:
         held = _held_blocks(free, split, alone=not validation)
     names = {image.name for image in held}
-    train += [image for image in free if image.name not in names]
+    rest = [image for image in free if image.name not in names]
+    apart = _apart(rest, held)
+    if len(apart) < len(rest):
+        logger.info("%d images overlap held-out ones and are left out", len(rest) - len(apart))
+    train += apart
     validation += held
     for side, found in (("train on", train), ("validate with", validation)):
         if not found:
@@ -86,7 +95,26 @@ def _block_of(image: LabelledImage, side: float) -> str:
     if image.place is None:
         return f"image {image.name}"
     column, row = (floor(part / side) for part in image.place)
-    return f"block {column} {row} {image.group}"
+    return f"block {column} {row} {image.crs}"
+
+
+def _apart(images: Images, held: Images) -> Images:
+    """Images that share no ground with any of the others."""
+    placed = [image for image in held if image.place is not None]
+    if not placed:
+        return images
+    centres = np.array([image.place for image in placed])
+    halves = np.array([image.half for image in placed])
+    systems = np.array([image.crs for image in placed])
+
+    def overlaps(image: LabelledImage) -> bool:
+        if image.place is None:
+            return False
+        distance = np.abs(centres - image.place)
+        reach = (halves + image.half) * (1 - 1e-9)
+        return bool(((distance < reach).all(axis=1) & (systems == image.crs)).any())
+
+    return [image for image in images if not overlaps(image)]
 
 
 def _draw(seed: int, block: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mapper.errors import DataError
-from mapper.training.data.labelled import Box, LabelledImage, Pixels
+from mapper.training.data.labelled import IGNORED, Box, LabelledImage, Pixels
 
 
 def stacked_images(root: Path, samples: Sequence[Mapping[str, Any]]) -> tuple[LabelledImage, ...]:
@@ -26,6 +26,7 @@ def stacked_images(root: Path, samples: Sequence[Mapping[str, Any]]) -> tuple[La
             raise DataError(f"{store} holds {count} samples, the index names number {number}")
         height, width = (int(v) for v in sample["shape"])
         east, north = (float(v) for v in sample["place"])
+        pixel = float(_transforms(store)[number][0])
         where = store / str(number)
         found.append(
             LabelledImage(
@@ -35,15 +36,26 @@ def stacked_images(root: Path, samples: Sequence[Mapping[str, Any]]) -> tuple[La
                 shape=(height, width),
                 group=str(sample.get("group", "")),
                 place=(east, north),
+                half=(width * pixel / 2, height * pixel / 2),
+                crs=f"EPSG:{sample.get('epsg', '')}",
             )
         )
     return tuple(found)
 
 
 def read_stacked(
-    image: LabelledImage, box: Box | None, *, bands: tuple[int, ...], ignored: tuple[int, ...]
+    image: LabelledImage,
+    box: Box | None,
+    *,
+    bands: tuple[int, ...],
+    known: frozenset[int],
+    ignored: frozenset[int],
 ) -> Pixels:
-    """A piece of a sample; `bands` count from 0. Raises: DataError."""
+    """A piece of a sample; `bands` count from 0.
+
+    Raises: DataError where it cannot be read, or its label has a value that is neither known nor
+        ignored.
+    """
     values, labels = _arrays(image.image.parent)
     number = int(image.image.name)
     row, col, height, width = box or (0, 0, *image.shape)
@@ -54,8 +66,24 @@ def read_stacked(
     # what a damaged chunk raises depends on its codec
     except Exception as reason:
         raise DataError(f"sample {image.name} of {image.image.parent} cannot be read") from reason
-    label[np.isin(label, ignored)] = 255
+    strange = sorted(set(np.unique(label).tolist()) - known - ignored - {IGNORED})
+    if strange:
+        raise DataError(
+            f"the label of sample {image.name} of {image.image.parent} holds {strange[0]}, which "
+            "is no class"
+        )
+    label[np.isin(label, list(ignored))] = IGNORED
     return Pixels(values=stored, valid=np.isfinite(stored), label=label)
+
+
+@lru_cache(maxsize=4)
+def _transforms(store: Path) -> np.ndarray:
+    import zarr
+
+    try:
+        return np.asarray(zarr.open_group(store, mode="r")["transform"])
+    except (OSError, KeyError, ValueError) as reason:
+        raise DataError(f"{store} does not say where its samples lie ({reason})") from reason
 
 
 @lru_cache(maxsize=4)

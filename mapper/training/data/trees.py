@@ -67,7 +67,8 @@ def open_tree_points(root: Path, data: Data, classes: ClassTable) -> Contents:
     found = contents_of(pairs, bands, table, label_code(table, ()))
     vegetation = (names.index("red") + 1, names.index("nir") + 1)
     read = partial(read_trees, indexes=found.indexes, vegetation=vegetation, values=table.values)
-    return replace(found, read=read, facts={"crown_radius_pixels": RADIUS, "ndvi": GREEN, "lawn_from_pixels": FAR})
+    rule = {"crown_radius_pixels": RADIUS, "ndvi": GREEN, "lawn_from_pixels": FAR}
+    return replace(found, read=read, facts=rule)
 
 
 def read_trees(

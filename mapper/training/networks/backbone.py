@@ -84,11 +84,22 @@ def _resnet(
         body = model(config(num_channels=channels, **settings))
     else:
         body = load_pretrained(model, pretrained)
+        _check_alike(pretrained, body.config, settings)
         stem = body.embedder.embedder
         stem.convolution = widened(stem.convolution, channels)
         body.embedder.num_channels = channels
     body.pooler = nn.Identity()
     return body, tuple(body.config.hidden_sizes)
+
+
+def _check_alike(pretrained: str, config: Any, wanted: dict[str, Any]) -> None:
+    """Refuse weights of another backbone. Raises: ModelError."""
+    for key in ("depths", "hidden_sizes"):
+        if key in wanted and list(getattr(config, key)) != list(wanted[key]):
+            raise ModelError(
+                f"pretrained weights {pretrained!r} have {key} {list(getattr(config, key))}, the "
+                f"backbone of network.options has {list(wanted[key])}; name weights of that one"
+            )
 
 
 def _transformers(*names: str) -> tuple[Any, ...]:
@@ -140,6 +151,7 @@ class MixTransformer(nn.Module):
             self.body = model(settings)
         else:
             self.body = load_pretrained(model, pretrained)
+            _check_alike(pretrained, self.body.config, {"depths": list(_MIT_DEPTHS[name])})
             first = _first_embedding(self.body)
             first.proj = widened(first.proj, channels)
         self.widths = tuple(self.body.config.hidden_sizes)

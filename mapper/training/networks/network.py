@@ -22,6 +22,8 @@ class Segmenter(nn.Module):
     """Modules that learn at the rate of the head; all others belong to the backbone."""
     class_layers: tuple[str, ...] = ("classify",)
     """Layers whose outputs are classes."""
+    class_inputs: tuple[str, ...] = ()
+    """Those of them whose first inputs are logits of classes, too."""
 
     def loss(self, image: Tensor, label: Tensor, criterion: Criterion) -> Tensor:
         """What is minimised in training; networks with more than one output add to it."""

@@ -62,7 +62,8 @@ class PointHead(nn.Module):
             )
             height, width = logits.shape[2], logits.shape[3]
             flat = logits.flatten(2)
-            order = uncertainty(logits).flatten(1).topk(REFINED, dim=1).indices
+            count = min(REFINED, int(height) * int(width))
+            order = uncertainty(logits).flatten(1).topk(count, dim=1).indices
             x = (order % width).to(logits.dtype) + 0.5
             y = torch.div(order, width, rounding_mode="floor").to(logits.dtype) + 0.5
             points = torch.stack([x / width, y / height], dim=2)

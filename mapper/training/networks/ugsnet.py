@@ -64,6 +64,7 @@ class UGSNet(Segmenter):
     multiple = 16
     head_names = ("levels", "fuse", "classify", "points")
     class_layers = ("classify", "points.layer")
+    class_inputs = ("points.layer",)
 
     def __init__(
         self,
