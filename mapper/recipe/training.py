@@ -1,5 +1,6 @@
 """The `train` section of a recipe: network, data, loss and schedule."""
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -131,6 +132,14 @@ class Augment(Section):
     gamma: float = Field(default=0.0, ge=0, description="Values to exp(uniform(-gamma, gamma))")
     noise: float = Field(default=0.0, ge=0, description="Standard deviation of added noise")
     blur: float = Field(default=0.0, ge=0, le=1, description="Share of patches blurred, sigma 0-1")
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_range(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] < float("inf"):
+            raise ValueError(f"scale {scale}: give the least and the largest factor, above 0")
+        return scale
+
     drop_sources: float = Field(
         default=0.0, ge=0, lt=1, description="Share of patches in which an optional source is gone"
     )
@@ -195,6 +204,14 @@ class Train(Section):
         default={"size": 256, "mode": "core"}, description="`mapper:window` of the card"
     )
     card: Card = Card()
+
+    @field_validator("bands")
+    @classmethod
+    def _bands_are_of_sources(cls, bands: list[str]) -> list[str]:
+        for band in bands:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*:[A-Za-z0-9_]+", band):
+                raise ValueError(f"band {band!r} is not of the form source:band")
+        return bands
 
     @field_validator("scaling")
     @classmethod

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mapper.errors import ModelError
 from mapper.recipe.training import Train
 from mapper.training.networks import Supervised
-from mapper.training.networks.build import source_channels
+from mapper.training.networks.build import source_names
 from mapper.training.weights import Trained
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,7 @@ class Ends:
         convolutions = (n for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
         channels = list(settings.bands)
         if settings.network.presence:
-            groups = source_channels(settings.bands)
-            channels += [f"presence of {settings.bands[g[0]]}" for g in groups]
+            channels += [f"presence of {name}" for name in source_names(settings.bands)]
         return cls(
             first=f"{next(convolutions)}.",
             last=tuple(f"network.{name}." for name in network.network.class_layers),
@@ -52,7 +52,14 @@ def start_from(network: Supervised, settings: Train, source: Trained) -> dict[st
     a new band then enters at the strength of the others, and is learned from there.
 
     Returns: how many tensors were copied, and which were adapted or left random, for the card.
+
+    Raises: ModelError where the source is another network.
     """
+    if source.train.network.name != settings.network.name:
+        raise ModelError(
+            f"the weights to begin with are of {source.train.network.name}, the recipe trains "
+            f"{settings.network.name}; name weights of that network"
+        )
     mine, theirs = Ends.of(network, settings), Ends.of(source.network, source.train)
     state, old = network.state_dict(), source.network.state_dict()
     copied, adapted, random = 0, [], []

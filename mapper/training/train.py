@@ -25,6 +25,7 @@ from mapper.errors import DeviceError, UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
 from mapper.store.files import sha256_of, write_json
+from mapper.training.checkpoints import checkpoints, last_checkpoint, over
 from mapper.training.data.feed import Feed
 from mapper.training.data.layouts import open_data
 from mapper.training.data.split import split_blocks
@@ -32,6 +33,7 @@ from mapper.training.finetune import start_from
 from mapper.training.journal import Journal, read_journal
 from mapper.training.module import Lesson
 from mapper.training.networks import build_network
+from mapper.training.networks.build import check_sizes
 from mapper.training.weights import WEIGHTS, load_weights, save_weights
 
 _STATE = "train.json"
@@ -82,28 +84,27 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     labelled = [image for image in data.images if image.label is not None]
     feed = Feed(settings, data, split_blocks(labelled, settings.split), options.workers)
     about = _about(options, feed)
-    resumed = _claim(options, about, settings)
+    claim = _claim(options, about, settings)
     if (options.out / _CARD).exists():
         return _finished(options.out)
+    last = last_checkpoint(options.out / "checkpoints")
     torch.manual_seed(settings.seed)
-    network = build_network(settings, pretrained=not (resumed or options.start))
+    network = build_network(settings, pretrained=not (last or options.start))
+    check_sizes(network, settings)
     if options.start:
         source = load_weights(options.start)
         about["pretrained"] = source.about.get("pretrained", about["pretrained"])
         about["lineage"] = start_from(network, settings, source)
+    write_json(options.out / _STATE, claim)
     steps = feed.steps(options.devices) * settings.epochs
     lesson = Lesson(network, settings, feed.weights(), steps, about)
     began = time.monotonic()
     with _quiet():
         trainer = _trainer(options, settings, listener)
-        last = options.out / "checkpoints" / "last.ckpt"
-        trainer.fit(
-            lesson,
-            datamodule=feed,
-            ckpt_path=str(last) if last.exists() else None,
-            weights_only=True,
-        )
-    return _finish(options, lesson, trainer, (time.monotonic() - began, resumed))
+        if not (last and over(options.out / "metrics.csv", last.epoch, settings)):
+            path = str(last.path) if last else None
+            trainer.fit(lesson, datamodule=feed, ckpt_path=path, weights_only=True)
+    return _finish(options, lesson, trainer, (time.monotonic() - began, last is not None))
 
 
 def _check_device(device: str) -> None:
@@ -134,8 +135,8 @@ def _about(options: TrainOptions, feed: Feed) -> dict[str, Any]:
     }
 
 
-def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> bool:
-    """True where the folder holds this very training, begun. Raises: UsageError."""
+def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> dict[str, Any]:
+    """What the folder is to say of itself. Raises: UsageError where it says something else."""
     out = options.out
     asked = {
         "train": settings.model_dump(mode="json"),
@@ -152,11 +153,9 @@ def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> boo
                 f"{out} holds another training (of {found.get('recipe')!r}); its settings or data "
                 "differ: name another folder"
             )
-        return (out / "checkpoints" / "last.ckpt").exists()
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no training; name another folder")
-    write_json(path, {"fingerprint": fingerprint, "recipe": about["recipe"], **asked})
-    return False
+    return {"fingerprint": fingerprint, "recipe": about["recipe"], **asked}
 
 
 def _digest_of_start(start: Path | None) -> str | None:
@@ -182,7 +181,7 @@ def _finished(out: Path) -> TrainReport:
 
 def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
     import lightning
-    from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.callbacks import EarlyStopping
     from lightning.pytorch.loggers import TensorBoardLogger
 
     folder = options.out / "checkpoints"
@@ -192,10 +191,7 @@ def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
     if settings.patience:
         callbacks.append(EarlyStopping("miou", mode="max", patience=settings.patience))
     # last, so that what the others keep is in the checkpoint
-    kept: Any = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks.append(ModelCheckpoint(folder, "best", monitor="miou", mode="max", **kept))
-    # one of its own: what is kept as the best says nothing of an epoch that is no better
-    callbacks.append(ModelCheckpoint(folder, "last", save_top_k=1, **kept))
+    callbacks += checkpoints(folder)
     return lightning.Trainer(
         accelerator=options.device,
         devices=options.devices,

@@ -557,7 +557,8 @@ def test_published_weights_of_another_network_are_refused(make, tmp_path):
     else:
         from transformers import SegformerConfig, SegformerModel
 
-        config = SegformerConfig(hidden_sizes=[8, 16, 32, 64], depths=[1, 1, 1, 1])
+        # as deep as B0, as B1 is
+        config = SegformerConfig(hidden_sizes=[8, 16, 40, 64], depths=[2, 2, 2, 2])
         SegformerModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="pretrained"):
         make(3, str(tmp_path))

@@ -277,15 +277,18 @@ def test_every_class_is_drawn_as_often():
     assert np.bincount(drawn, minlength=3)[0] > 220
 
 
-def test_a_small_object_is_found():
-    """A patch drawn for a class holds it, however small it is within its image."""
+def test_a_small_object_is_found_more_often():
+    """Several tries a patch: of those drawn for a class, far more than by chance hold it."""
     label = np.zeros((400, 400), np.uint8)
-    label[123:127, 310:314] = 1
+    label[120:160, 310:350] = 1
     data, _ = labelled([Pixels(values=np.ones((3, 400, 400)), valid=None, label=label)])
-    train = train_section(**PLAIN, augment=STILL | {"rare_classes": 1.0})
-    patches = training(data, train)
-    holds = [(patches[0, index][2] == 1).any() for index in range(100)]
-    assert np.mean(holds) == pytest.approx(0.5, abs=0.17)
+    shares = []
+    for share in (0.0, 1.0):
+        train = train_section(**PLAIN, augment=STILL | {"rare_classes": share})
+        patches = training(data, train)
+        shares.append(np.mean([(patches[0, n][2] == 1).any() for n in range(300)]))
+    assert shares[0] == pytest.approx((40 + 31) ** 2 / 369**2, abs=0.04)
+    assert shares[1] > 2 * shares[0]
 
 
 def test_classes_that_do_not_occur_are_not_looked_for():

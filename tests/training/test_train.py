@@ -457,6 +457,7 @@ def test_what_stopped_early_does_not_go_on(towns, tmp_path):
     trained(recipe, towns, out)
     before = journal(out)
     (out / "model.safetensors").unlink()
+    (out / "card.json").unlink()
     for _ in range(3):
         report = trained(recipe, towns, out)
         assert report.finished
@@ -609,7 +610,8 @@ def test_the_weight_of_the_point_head():
     label = torch.randint(0, 3, (2, 64, 64))
     losses = []
     for weight in (0.0, 1.0, 3.0):
-        train = train_section(network="ugsnet", loss={"points": weight})
+        options = TINY["ugsnet"] | {"point_weight": weight}
+        train = train_section(network="ugsnet", options=options)
         torch.manual_seed(2)
         lesson = Lesson(build_network(train), train, None, 10, {})
         torch.manual_seed(3)

@@ -45,6 +45,11 @@ class Feed(lightning.LightningDataModule):
             raise DataError(f"{data.root} has no labelled image to train on, or none to judge by")
         self.settings, self.data, self.workers = train, data, workers
         self.learned, self.judged = (Images(data, side, channels) for side in labelled)
+        if not self.judged.counts.any():
+            raise DataError(
+                f"{data.root}: the held-out images have no labelled pixel to judge by; hold out "
+                "others with train.split"
+            )
         self._check_labels()
         required = train.bands if train.required is None else train.required
         kinds = BandKinds.of(train.bands, source_channels(train.bands), required)

@@ -100,6 +100,8 @@ class Images:
             True if pixels.valid is None else pixels.valid[list(channels.positions)]
         )
         patch.valid &= known
+        # whatever stands for no data in a file must have no say in what is beside it
+        patch.image[~patch.valid] = 0
         if pixels.label is not None:
             patch.label[place] = channels.lookup[pixels.label]
         return patch

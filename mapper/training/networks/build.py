@@ -62,13 +62,37 @@ def build_network(train: Train, pretrained: bool = True) -> Supervised:
     )
 
 
+def check_sizes(network: Supervised, train: Train) -> None:
+    """Refuse batches and squares that a network cannot take. Raises: RecipeError."""
+    inner = network.network
+    if train.batch < inner.least_batch:
+        raise RecipeError(
+            f"train.batch is {train.batch}; {train.network.name} normalises means over the window, "
+            f"which takes {inner.least_batch} images at once"
+        )
+    for what, side in (("patch", train.patch), ("window size", train.window.get("size"))):
+        if side and side % inner.multiple:
+            raise RecipeError(
+                f"train.{what} is {side}; {train.network.name} takes multiples of {inner.multiple}"
+            )
+
+
 def source_channels(bands: list[str]) -> tuple[tuple[int, ...], ...]:
-    """Channels of each source; the two orbits of Sentinel-1 are missing apart, so they count
-    as two.
+    """Channels of each source; the two orbits of Sentinel-1 are missing apart, so they count as
+    two.
     """
+    return tuple(tuple(channels) for channels in _sources(bands).values())
+
+
+def source_names(bands: list[str]) -> tuple[str, ...]:
+    """Names of what `source_channels` lists, in its order."""
+    return tuple(_sources(bands))
+
+
+def _sources(bands: list[str]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for channel, band in enumerate(bands):
         source, name = band.split(":", 1)
         orbit = next((o for o in ("ascending", "descending") if name.endswith(o)), "")
-        groups.setdefault(f"{source}{orbit}", []).append(channel)
-    return tuple(tuple(channels) for channels in groups.values())
+        groups.setdefault(f"{source} {orbit}".strip(), []).append(channel)
+    return groups

@@ -16,6 +16,7 @@ class DeepLabV3(Segmenter):
     """
 
     global_context = True
+    least_batch = 2
     multiple = 8
     head_names = ("pyramid", "refine", "classify")
 
@@ -49,6 +50,7 @@ class DeepLabV3Plus(Segmenter):
     """
 
     global_context = True
+    least_batch = 2
     head_names = ("pyramid", "skip", "decode", "classify")
 
     def __init__(

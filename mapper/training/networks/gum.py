@@ -19,6 +19,7 @@ class GlobalUrbanMapper(Segmenter):
     """
 
     global_context = True
+    least_batch = 2
     head_names = ("pyramid", "classify")
 
     def __init__(

@@ -14,6 +14,8 @@ class Segmenter(nn.Module):
 
     multiple = 1
     """Sides of the input must be multiples of it."""
+    least_batch = 1
+    """Fewer images at once cannot be normalised: 2 where means over the window are."""
     global_context = False
     """True where every output pixel depends on the whole input."""
     stepwise = False

@@ -60,6 +60,7 @@ class UGSNet(Segmenter):
     """
 
     global_context = True
+    least_batch = 2
     stepwise = True
     multiple = 16
     head_names = ("levels", "fuse", "classify", "points")

@@ -48,7 +48,7 @@ def names(images):
 
 
 def block(one, side):
-    return one.name if one.place is None else (one.group, *(p // side for p in one.place))
+    return one.name if one.place is None else (one.crs, *(p // side for p in one.place))
 
 
 @given(image_lists(), splits)
