@@ -120,7 +120,7 @@ def model_readme(trained: Trained, facts: Facts) -> str:
     lines = [
         f"# {facts.name}",
         "",
-        f"{train.card.title or facts.name}.",
+        f"{(train.card.title or facts.name).rstrip('.')}.",
         "",
         f"- Network: {train.network.name} {dict(train.network.options) or ''}, "
         f"{parameters:,} parameters. Pretrained weights: {about.get('pretrained', 'unknown')}.",
@@ -131,14 +131,14 @@ def model_readme(trained: Trained, facts: Facts) -> str:
         f"{train.card.data_license or 'not stated'}.",
     ]
     if train.card.attribution:
-        lines.append(f"- {train.card.attribution}.")
+        lines.append(f"- {train.card.attribution.rstrip('.')}.")
     if lineage := about.get("lineage"):
         lines.append(f"- Started from: {lineage.get('from')}.")
     lines += ["", "## Must not be used for", ""]
     limits = list(train.card.limits)
     if lost := data.get("untaught"):
         limits.append(f"Never taught, for want of labels: {', '.join(lost)}")
-    lines += [f"- {limit}." for limit in limits] or ["- Nothing was stated."]
+    lines += [f"- {limit.rstrip('.')}." for limit in limits] or ["- Nothing was stated."]
     lines += ["", "## Scores on the held-out part", "", *_score_lines(about.get("scores", {}))]
     if held := data.get("validation"):
         where = ", ".join(held.get("groups", [])) or f"{held.get('images')} images"

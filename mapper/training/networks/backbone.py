@@ -130,6 +130,10 @@ def multi_grid(stage: nn.Module, rates: Sequence[int]) -> None:
                 conv.dilation = conv.padding = (rate, rate)
 
 
+def _mit_widths(name: str) -> list[int]:
+    return [32, 64, 160, 256] if name == "mit-b0" else [64, 128, 320, 512]
+
+
 class MixTransformer(nn.Module):
     """Mix Transformer B0 to B5 (Xie et al. 2021): four levels at 1/4, 1/8, 1/16, 1/32."""
 
@@ -141,17 +145,20 @@ class MixTransformer(nn.Module):
         if name not in _MIT_DEPTHS:
             raise ModelError(f"no backbone {name!r}; use one of {', '.join(_MIT_DEPTHS)}")
         config, model = _transformers("SegformerConfig", "SegformerModel")
-        small = name == "mit-b0"
         if pretrained is None:
             settings = config(
                 num_channels=channels,
                 depths=list(_MIT_DEPTHS[name]),
-                hidden_sizes=[32, 64, 160, 256] if small else [64, 128, 320, 512],
+                hidden_sizes=_mit_widths(name),
             )
             self.body = model(settings)
         else:
             self.body = load_pretrained(model, pretrained)
-            _check_alike(pretrained, self.body.config, {"depths": list(_MIT_DEPTHS[name])})
+            _check_alike(
+                pretrained,
+                self.body.config,
+                {"depths": list(_MIT_DEPTHS[name]), "hidden_sizes": _mit_widths(name)},
+            )
             first = _first_embedding(self.body)
             first.proj = widened(first.proj, channels)
         self.widths = tuple(self.body.config.hidden_sizes)
@@ -185,13 +192,21 @@ def load_pretrained(kind: Any, name: str) -> Any:
     Raises: ModelError where they cannot be had.
     """
     try:
-        body = kind.from_pretrained(name, use_safetensors=True, weights_only=True)
+        body, loaded = kind.from_pretrained(
+            name, use_safetensors=True, weights_only=True, output_loading_info=True
+        )
     except Exception as reason:  # the hub raises its own, requests', and plain OSErrors
         first = str(reason).strip().splitlines() or [type(reason).__name__]
         raise ModelError(
             f"pretrained weights {name!r} cannot be loaded ({first[0][:200]}); give a folder of "
             "safetensors, reach the network, or take `pretrained` out of the recipe"
         ) from reason
+    lost = [*loaded["missing_keys"], *loaded.get("mismatched_keys", [])]
+    if lost:
+        raise ModelError(
+            f"pretrained weights {name!r} lack {len(lost)} tensors of the backbone, {lost[0]} for "
+            "instance, which would stay random; name weights of that backbone"
+        )
     logger.info("backbone starts from the weights of %s", name)
     return body
 

@@ -64,8 +64,10 @@ class Supervised(nn.Module):
 
     def channels(self, image: Tensor, valid: Tensor | None) -> Tensor:
         """What enters the network."""
-        if not self.validity or valid is None:
+        if not self.validity or (valid is None and not self.presence):
             return image
+        if valid is None:
+            valid = torch.ones_like(image)
         seen = valid > 0.5
         image = torch.where(seen, image, torch.full_like(image, self.fill))
         if not self.presence:

@@ -14,10 +14,16 @@ REFINED = 1024
 
 def point_values(features: Tensor, points: Tensor, align_corners: bool = False) -> Tensor:
     """Bilinear values `(batch, channel, n)` at points `(batch, n, 2)`, x and y from 0 to 1."""
-    grid = 2.0 * points.unsqueeze(2) - 1.0
+    features = _wide(features)
+    grid = 2.0 * points.to(features.dtype).unsqueeze(2) - 1.0
     return functional.grid_sample(
         features, grid, mode="bilinear", padding_mode="border", align_corners=align_corners
     ).squeeze(3)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32: sixteen bits do not tell the columns of an image apart."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
 def uncertainty(logits: Tensor) -> Tensor:
@@ -48,7 +54,7 @@ class PointHead(nn.Module):
     def at(self, logits: Tensor, features: Tensor, points: Tensor) -> Tensor:
         """Logits `(batch, class, n)` at points."""
         seen = [point_values(logits, points), point_values(features, points)]
-        out: Tensor = self.layer(torch.cat(seen, dim=1))
+        out: Tensor = self.layer(torch.cat(seen, dim=1).to(self.layer.weight.dtype))
         return out
 
     def refine(self, logits: Tensor, features: Tensor, steps: int) -> Tensor:
@@ -64,10 +70,11 @@ class PointHead(nn.Module):
             flat = logits.flatten(2)
             count = min(REFINED, int(height) * int(width))
             order = uncertainty(logits).flatten(1).topk(count, dim=1).indices
-            x = (order % width).to(logits.dtype) + 0.5
-            y = torch.div(order, width, rounding_mode="floor").to(logits.dtype) + 0.5
+            kind = _wide(logits).dtype
+            x = (order % width).to(kind) + 0.5
+            y = torch.div(order, width, rounding_mode="floor").to(kind) + 0.5
             points = torch.stack([x / width, y / height], dim=2)
             decided = self.at(logits, features, points)
             index = order.unsqueeze(1).expand(-1, flat.shape[1], -1)
-            logits = flat.scatter(2, index, decided).reshape_as(logits)
+            logits = flat.scatter(2, index, decided.to(flat.dtype)).reshape_as(logits)
         return logits
