@@ -1,5 +1,6 @@
 """The `train` section of a recipe: network, data, loss and schedule."""
 
+import math
 import re
 from typing import Any, Literal
 
@@ -110,6 +111,16 @@ class Loss(Section):
     class_weights: Literal["none", "log"] | list[float] = Field(
         default="none", description="`log` is 1/ln(1.02 + share of all pixels); or one each"
     )
+
+    @field_validator("class_weights")
+    @classmethod
+    def _classes_weigh(cls, weights: str | list[float]) -> str | list[float]:
+        if isinstance(weights, list) and not all(0 < weight < math.inf for weight in weights):
+            raise ValueError(
+                f"class weights {weights}; give more than 0, and null in the crosswalk for what is "
+                "not to be taught"
+            )
+        return weights
 
     @model_validator(mode="after")
     def _something_is_minimised(self) -> "Loss":

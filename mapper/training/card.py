@@ -27,7 +27,9 @@ class Facts:
 def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
     """A STAC 1.1 item with the machine-learning-model extension, without its assets."""
     train, about = trained.train, trained.about
-    window = {"multiple": trained.network.network.multiple, **train.window}
+    # graphs from elsewhere have no network of ours inside
+    inner = getattr(trained.network, "network", None)
+    window = {"multiple": inner.multiple, **train.window} if inner else dict(train.window)
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": train.card.title or facts.name,

@@ -1,6 +1,7 @@
 """A line an epoch: in a CSV file that a resumed training goes on with, and as events."""
 
 import csv
+import math
 import os
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import lightning
 
+from mapper.errors import ModelError
 from mapper.events import Event, Listener
 
 COLUMNS = ("epoch", "loss", "validation_loss", "miou", "accuracy", "rate", "seconds")
@@ -33,6 +35,12 @@ class Journal(lightning.Callback):
         self._seen += 1
         if self.stop_after and self._seen >= self.stop_after:
             trainer.should_stop = True
+        loss = float(trainer.callback_metrics.get("loss", 0.0))
+        if not math.isfinite(loss):
+            raise ModelError(
+                f"the loss of epoch {trainer.current_epoch + 1} is not finite: the training went "
+                "astray; lower optimizer.rate, or look for huge values in the data"
+            )
         if trainer.is_global_zero:
             self._note(trainer)
 

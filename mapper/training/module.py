@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from mapper.errors import ModelError
 from mapper.recipe.training import Train
 from mapper.training.losses import IGNORED, make_criterion
 from mapper.training.networks import Supervised
@@ -55,11 +54,6 @@ class Lesson(lightning.LightningModule):
         image, valid, label = batch
         image = image.contiguous(memory_format=torch.channels_last)
         loss = self.network.loss(image, valid, label, self.criterion)
-        if not bool(torch.isfinite(loss)):
-            raise ModelError(
-                f"the loss is not finite in epoch {self.current_epoch + 1}, batch {batch_idx + 1}: "
-                "the training went astray; lower optimizer.rate, or look for huge values"
-            )
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(image), sync_dist=True)
         return loss
 

@@ -212,7 +212,11 @@ def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning advises at length; what it says is in the journal."""
+    """Lightning advises at length, and leaves settings of PyTorch behind; neither is kept."""
+    import torch
+
+    exact = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     noisy = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
     levels = [n.level for n in noisy]
     for one in noisy:
@@ -222,6 +226,7 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        torch.use_deterministic_algorithms(exact, warn_only=warned)
         for one, level in zip(noisy, levels, strict=True):
             one.setLevel(level)
 
@@ -236,9 +241,7 @@ def _finish(
     lines = read_journal(options.out / "metrics.csv")
     top = lines[-1] if last else max(lines, key=lambda line: line["miou"])
     scores = {k: v for k, v in top.items() if k not in ("epoch", "seconds", "rate")}
-    ended_early = bool(options.stop_after) and len(lines) < lesson.settings.epochs
-    stopped = any(getattr(c, "stopped_epoch", 0) for c in trainer.callbacks)
-    finished = stopped or not ended_early
+    finished = over(options.out / "metrics.csv", int(lines[-1]["epoch"]), lesson.settings)
     report = TrainReport(
         out=options.out,
         epochs=len(lines),

@@ -46,10 +46,33 @@ def refused(*arguments):
     return result.exception
 
 
-def test_from_labelled_images_to_a_map(recipe, tmp_path, one_thread):
+def test_from_labelled_images_to_a_map(recipe, tmp_path):
     data, training = write_images(tmp_path / "set"), tmp_path / "training"
-    ran("train", recipe, "--data", data, "--out", training, "--set", "epochs=8")
-    again = ran("train", recipe, "--data", data, "--out", training, "--set", "epochs=8", "--json")
+    ran(
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--out",
+        training,
+        "--set",
+        "epochs=8",
+        "--set",
+        "patches=24",
+    )
+    again = ran(
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--out",
+        training,
+        "--set",
+        "epochs=8",
+        "--set",
+        "patches=24",
+        "--json",
+    )
     assert json.loads(again.splitlines()[-1])["resumed"]
     said = ran("export", training, "--out", tmp_path / "model", "--name", "own-model")
     assert "sees" in said
