@@ -84,12 +84,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="*", default=[t.recipe for t in TASKS])
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "small")
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, a core each")
     parser.add_argument("--ship", action="store_true", help="put seed 0 into models/")
     wanted = parser.parse_args()
     tasks = [t for t in TASKS if t.recipe in wanted.tasks]
     sets = {task.recipe: _data(task, wanted.work) for task in tasks}
-    jobs = [(task, seed) for task in tasks for seed in SEEDS]
+    jobs = [(task, seed) for task in tasks for seed in wanted.seeds]
     with ThreadPoolExecutor(wanted.jobs) as pool:
         found = list(
             pool.map(lambda job: _trained(job[0], job[1], sets[job[0].recipe], wanted.work), jobs)

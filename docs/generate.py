@@ -41,16 +41,17 @@ def training_table() -> str:
         return "Not measured yet; `make train-small` does it."
     kept = json.loads(path.read_text(encoding="utf-8"))
     rows = [
-        "| recipe | data | mIoU, three seeds (min to max) | overall accuracy | kappa "
+        "| recipe | data | seeds | mIoU (min to max) | overall accuracy | kappa "
         "| calibration error, before and after | rules | mIoU of the rules | gain (least) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in sorted(kept.items()):
         runs, miou, gain = found["runs"], found["miou"], found["gain"]
+        span = f"{miou['mean']:.3f} ({miou['min']:.3f} to {miou['max']:.3f})"
         before, after = ([run["calibration"][side] for run in runs] for side in ("before", "after"))
         rows.append(
-            f"| `{name}` | {found['data']} | {miou['mean']:.3f} ({miou['min']:.3f} to "
-            f"{miou['max']:.3f}) | {_mean(runs, 'accuracy'):.3f} | {_mean(runs, 'kappa'):.3f} "
+            f"| `{name}` | {found['data']} | {len(runs)} | {span} "
+            f"| {_mean(runs, 'accuracy'):.3f} | {_mean(runs, 'kappa'):.3f} "
             f"| {_average(before):.3f}, {_average(after):.3f} | `{found['baseline']['model']}` "
             f"| {found['baseline']['miou']:.3f} | {gain['mean']:+.3f} ({gain['min']:+.3f}) |"
         )
