@@ -1,6 +1,5 @@
 """Which class of a data set, and which of a model, is which class of an evaluation."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import yaml
 from mapper.classes import ClassTable, MapClass
 from mapper.errors import DataError
 from mapper.inference.card import ModelCard
+from mapper.training.data.crosswalk import Names, place_of
 from mapper.training.data.labelled import IGNORED, LabelledSet
 
 NOT_SCORED = -1
@@ -17,9 +17,6 @@ NOT_SCORED = -1
 NO_CLASS = -2
 """Of a label value that the set's table does not hold."""
 _GREY = "808080"
-
-Names = Mapping[str, str | None]
-"""Class names to names of the evaluation's classes; None leaves the class out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +75,10 @@ def correspondence(card: ModelCard, data: LabelledSet, crosswalk: Crosswalk) -> 
     own = [c.name for c in card.classes.classes]
     names = crosswalk.classes or _targets(own, crosswalk.model)
     places = {name: k for k, name in enumerate(names)}
-    channels = [_place(name, crosswalk.model, places, f"model {card.name!r}") for name in own]
+    channels = [place_of(name, crosswalk.model, places, f"model {card.name!r}") for name in own]
     table = np.full(256, NO_CLASS, dtype=np.int16)
     for entry in data.classes.classes:
-        table[entry.value] = _place(entry.name, crosswalk.labels, places, f"{data.root}")
+        table[entry.value] = place_of(entry.name, crosswalk.labels, places, f"{data.root}")
     table[IGNORED] = NOT_SCORED
     unknown = sorted(set(crosswalk.model) - set(own))
     if unknown:
@@ -99,25 +96,6 @@ def correspondence(card: ModelCard, data: LabelledSet, crosswalk: Crosswalk) -> 
 def _targets(names: list[str], given: Names) -> tuple[str, ...]:
     found = [given.get(name, name) for name in names]
     return tuple(dict.fromkeys(name for name in found if name is not None))
-
-
-def _place(name: str, given: Names, places: Mapping[str, int], what: str) -> int:
-    """Number of the class that a name corresponds to. Raises: DataError."""
-    target = given.get(name, name)
-    if target is None:
-        return NOT_SCORED
-    if target in places:
-        return places[target]
-    known = ", ".join(places)
-    if name in given:
-        raise DataError(
-            f"the crosswalk makes {name!r} of {what} {target!r}, which is no class of the "
-            f"evaluation; use one of {known}, or null to leave it out"
-        )
-    raise DataError(
-        f"class {name!r} of {what} has no counterpart among {known}; add it to the crosswalk: "
-        f"{name}: one of these, or null to leave it out"
-    )
 
 
 def _table(

@@ -11,9 +11,11 @@ UNTAUGHT = -1
 """Channel of pixels that teach nothing."""
 
 
-def channel_lookup(
-    labels: ClassTable, wanted: Sequence[str], crosswalk: Mapping[str, str | None]
-) -> np.ndarray:
+Names = Mapping[str, str | None]
+"""Class names to names of other classes; None leaves the class out."""
+
+
+def channel_lookup(labels: ClassTable, wanted: Sequence[str], crosswalk: Names) -> np.ndarray:
     """int64 of 256 entries: label value to channel, UNTAUGHT where there is none.
 
     Args:
@@ -24,15 +26,27 @@ def channel_lookup(
 
     Raises: DataError where a class of the labels has no counterpart.
     """
+    places = {name: channel for channel, name in enumerate(wanted)}
     lookup = np.full(256, UNTAUGHT, dtype=np.int64)
     for entry in labels.classes:
-        name = crosswalk.get(entry.name, entry.name)
-        if name is None:
-            continue
-        if name not in wanted:
-            raise DataError(
-                f"class {entry.name!r} of the labels is {name!r} in the model, which has "
-                f"{', '.join(wanted)}; add it to the crosswalk (null teaches nothing)"
-            )
-        lookup[entry.value] = wanted.index(name)
+        lookup[entry.value] = place_of(entry.name, crosswalk, places, "the labels")
     return lookup
+
+
+def place_of(name: str, given: Names, places: Mapping[str, int], what: str) -> int:
+    """Number of the class that a name corresponds to. Raises: DataError."""
+    target = given.get(name, name)
+    if target is None:
+        return UNTAUGHT
+    if target in places:
+        return places[target]
+    known = ", ".join(places)
+    if name in given:
+        raise DataError(
+            f"the crosswalk makes {name!r} of {what} {target!r}, which is not there; "
+            f"use one of {known}, or null to leave it out"
+        )
+    raise DataError(
+        f"class {name!r} of {what} has no counterpart among {known}; add it to the crosswalk: "
+        f"{name}: one of these, or null to leave it out"
+    )
