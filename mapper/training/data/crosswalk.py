@@ -43,7 +43,7 @@ def place_of(name: str, given: Names, places: Mapping[str, int], what: str) -> i
     known = ", ".join(places)
     if name in given:
         raise DataError(
-            f"the crosswalk makes {name!r} of {what} {target!r}, which is not there; "
+            f"the crosswalk makes {name!r} of {what} {target!r}, which is no class here; "
             f"use one of {known}, or null to leave it out"
         )
     raise DataError(
