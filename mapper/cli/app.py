@@ -6,7 +6,10 @@ import sys
 from types import FrameType
 
 from mapper.cli.commands import app
-from mapper.errors import MapperError
+from mapper.errors import MapperError, UsageError
+
+_TRAINING = {"torch", "lightning", "torchmetrics", "transformers", "safetensors", "matplotlib"}
+"""What comes with `mapper[train]` alone."""
 
 
 def main() -> None:
@@ -20,6 +23,11 @@ def main() -> None:
     except MapperError as error:
         sys.stderr.write(f"mapper: {error}\n")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in _TRAINING:
+            raise
+        sys.stderr.write(f"mapper: this takes {error.name}; install mapper[train]\n")
+        sys.exit(UsageError.exit_code)
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

@@ -181,3 +181,17 @@ def test_published_tables_are_those_of_the_facts():
     shares = np.exp(1 / np.array(fbp.loss.class_weights)) - 1.02
     assert shares.sum() == pytest.approx(0.747, abs=0.001)
     assert len({c.rgb for c in fbp.table.classes}) == 24
+
+
+def test_without_the_training_extra_the_remedy_is_named(recipe, tmp_path, monkeypatch, capsys):
+    from mapper.cli import app as command_line
+
+    def missing():
+        raise ModuleNotFoundError("No module named 'lightning'", name="lightning")
+
+    monkeypatch.setattr(command_line, "app", missing)
+    monkeypatch.setattr(command_line.signal, "signal", lambda *about: None)
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 2
+    assert "install mapper[train]" in capsys.readouterr().err
