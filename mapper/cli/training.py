@@ -1,7 +1,6 @@
 """`mapper samples`, `train`, `export` and `evaluate`: from cubes and labels to a model folder."""
 
 import logging
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -17,9 +16,11 @@ from mapper.cli.output import human_bytes, print_json, print_line, print_table, 
 from mapper.errors import UsageError
 from mapper.inference.convert import Target
 from mapper.recipe import Recipe, load_recipe
+from mapper.recipe.settings import changed, train_section, with_samples
 from mapper.recipe.training import Data
 
 if TYPE_CHECKING:
+    from mapper.run.samples import SamplesReport
     from mapper.training.data.labelled import LabelledImage, LabelledSet
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,11 @@ def samples(
         report = make_samples(options, listener)
     if json:
         print_line({"kind": "done", **report.to_dict()})
-        return
+    else:
+        _print_samples(report)
+
+
+def _print_samples(report: "SamplesReport") -> None:
     header = ["city", "samples", "in the middle", "dropped", "short of"]
     counted = [(c.classes, c.dropped, c.short) for c in report.cities]
     rows = [
@@ -227,7 +232,7 @@ def evaluate(
     card = load_card(model)
     found, images, names = _data_for(card, data, (recipe, layout, setting, part))
     _check_held_out(card, found, images, write)
-    runtime = load_runtime(card, threads_here(), trust_model)
+    runtime = load_runtime(card, opening(trust_model, "cpu").threads, trust_model)
     walk = read_crosswalk(crosswalk, names)
     with show_events(json) as listener:
         evaluation = evaluate_model(card, runtime, found, images, walk, listener)
@@ -277,18 +282,11 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def threads_here() -> int:
-    """Threads of a runtime that has the machine to itself."""
-    return min(64, os.cpu_count() or 1)
-
-
 def with_data(recipe: Recipe, data: Path, layout: str | None, settings: list[str] | None) -> Recipe:
     """A recipe whose train section is as the command line says.
 
     Raises: UsageError for a setting that it has not.
     """
-    from mapper.recipe.settings import changed, with_samples
-
     if layout in (None, "samples") and (data / "samples.json").is_file():
         recipe = with_samples(recipe)
     return changed(recipe, [f"data.layout={layout}"] * bool(layout) + list(settings or ()))
@@ -311,14 +309,13 @@ def _data_for(
         found = open_data(root, section, card.classes)
         return found, [i for i in found.images if i.label], {}
     recipe = with_data(load_recipe(name), root, layout, settings)
-    if recipe.train is None:
-        raise UsageError(f"recipe {name!r} has no train section; name one that has")
-    found = open_data(root, recipe.train.data, recipe.train.table)
+    train = train_section(recipe)
+    found = open_data(root, train.data, train.table)
     images = [i for i in found.images if i.label]
     if part != "all":
-        sides = split_blocks(images, recipe.train.split)
+        sides = split_blocks(images, train.split)
         images = list(sides[0] if part == "train" else sides[1])
-    return found, images, dict(recipe.train.data.crosswalk)
+    return found, images, dict(train.data.crosswalk)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -97,7 +97,7 @@ def plan_inference(
 
     Raises: RecipeError where window, stride and receptive field cannot be reconciled.
     """
-    layout = _layout(card, runtime, wanted)
+    layout = window_layout(card, runtime, wanted)
     halo = -(-(card.receptive_field - 1) // 2)
     plan = InferencePlan(
         model=card.name,
@@ -140,8 +140,8 @@ def composition_of(card: ModelCard, plan: InferencePlan, coding: Coding) -> Comp
     )
 
 
-def _layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
-    """Where the windows lie. Raises: RecipeError."""
+def window_layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
+    """Where the windows lie; the recipe wins over the card. Raises: RecipeError."""
     if wanted.mode == "whole":
         raise RecipeError(
             "predict.mode whole is for single images (`mapper predict`); a city is mapped in "

@@ -3,13 +3,14 @@
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import ValidationError
 
 from mapper.errors import RecipeError
 from mapper.recipe.recipe import Recipe
+from mapper.recipe.section import problems
 
 
 def load_recipe(name: str) -> Recipe:
@@ -26,14 +27,7 @@ def load_recipe(name: str) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as reason:
         raise RecipeError(f"{path} is no YAML: {reason}") from reason
     except ValidationError as reason:
-        problems = "; ".join(_problem(e) for e in reason.errors(include_url=False))
-        raise RecipeError(f"{path}: {problems}") from reason
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "recipe"
-    what = "unknown key; remove it" if error["type"] == "extra_forbidden" else error["msg"]
-    return f"{where}: {what}"
+        raise RecipeError(f"{path}: {problems(reason, 'recipe')}") from reason
 
 
 def data_directory(kind: Literal["pipelines", "models"]) -> Path:

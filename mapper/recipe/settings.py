@@ -8,15 +8,23 @@ from pydantic import ValidationError
 
 from mapper.errors import UsageError
 from mapper.recipe.recipe import Recipe
-from mapper.recipe.training import Data
+from mapper.recipe.training import Data, Train
+
+
+def train_section(recipe: Recipe) -> Train:
+    """How a recipe is trained. Raises: UsageError where it does not say."""
+    if recipe.train is None:
+        raise UsageError(
+            f"recipe {recipe.name!r} has no `train` section; add one, or name another recipe"
+        )
+    return recipe.train
 
 
 def with_samples(recipe: Recipe) -> Recipe:
     """A recipe whose data are those of `mapper samples`: they say what they hold themselves."""
-    if recipe.train is None:
-        return recipe
-    data = Data(crosswalk=recipe.train.data.crosswalk)
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"data": data})})
+    train = train_section(recipe)
+    data = Data(crosswalk=train.data.crosswalk)
+    return recipe.model_copy(update={"train": train.model_copy(update={"data": data})})
 
 
 def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -24,10 +32,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
     Raises: UsageError naming the setting.
     """
-    if recipe.train is None:
-        raise UsageError(
-            f"recipe {recipe.name!r} has no `train` section; add one, or name another recipe"
-        )
+    train_section(recipe)
     content = recipe.model_dump(mode="json")
     for setting in settings:
         key, equals, text = setting.partition("=")

@@ -16,6 +16,7 @@ from mapper.inference.card import load_card, shipped_models, user_directory, use
 from mapper.inference.folder import add_asset, set_fields
 from mapper.inference.receptive import LIMIT
 from mapper.store.files import write_text
+from mapper.training.card import limit_lines
 from mapper.training.export import ExportOptions, export_model
 from mapper.training.fetch import Fetched, fetch_file
 from mapper.training.foreign import FileKind, kind_of, read_weights
@@ -206,7 +207,6 @@ def _add_origin(arrival: _Arrival, folder: Path, origin: dict[str, Any]) -> None
     card = arrival.card
     cited = {"citation": card.source.citation} if card.source.citation else {}
     fields = {
-        "bands": [{"name": band} for band in card.bands],
         "mapper:origin": origin | cited,
         "mapper:temperature": card.temperature,
         "mlm:pretrained_source": origin["href"],
@@ -240,7 +240,7 @@ def _readme(arrival: _Arrival, origin: dict[str, Any]) -> str:
         "",
         "## Must not be used for",
         "",
-        *([f"- {limit}." for limit in card.limits] or ["- Nothing was stated."]),
+        *limit_lines(card.limits),
         "",
         "## Scores",
         "",

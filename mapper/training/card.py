@@ -1,9 +1,9 @@
 """The STAC item and README of a model that was trained here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from mapper.training.networks.build import NETWORKS
 from mapper.training.weights import Trained
@@ -12,6 +12,19 @@ _MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 IMAGE, VALID, OUTPUT = "image", "valid", "logits"
 """Names of inputs and output in every exported graph."""
+
+Format = Literal["onnx", "torchscript", "pt2"]
+MODEL_FILES: dict[Format, str] = {
+    "onnx": "model.onnx",
+    "torchscript": "model.pt",
+    "pt2": "model.pt2",
+}
+_MEDIA: dict[Format, tuple[str, str]] = {
+    "onnx": ("application/octet-stream; framework=onnx; profile=onnx", "onnx.save"),
+    "torchscript": ("application/octet-stream; framework=pytorch", "torch.jit.save"),
+    "pt2": ("application/octet-stream; framework=pytorch", "torch.export.save"),
+}
+"""Media type, and how MLM calls what wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +35,14 @@ class Facts:
     receptive_field: int
     global_context: bool
     temperature: float = 1.0
+    multiple: int | None = None
+    """Of which window sides must be; None where that is not known."""
 
 
 def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
     """A STAC 1.1 item with the machine-learning-model extension, without its assets."""
     train, about = trained.train, trained.about
-    # graphs from elsewhere have no network of ours inside
-    inner = getattr(trained.network, "network", None)
-    window = {"multiple": inner.multiple, **train.window} if inner else dict(train.window)
+    window = {"multiple": facts.multiple, **train.window} if facts.multiple else dict(train.window)
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": train.card.title or facts.name,
@@ -72,6 +85,23 @@ def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
         "links": [],
         "assets": {},
     }
+
+
+def model_asset(form: Format, title: str, bands: Sequence[str]) -> dict[str, Any]:
+    """What an item says of a file that can be run, without its size and checksum."""
+    media, written = _MEDIA[form]
+    return {
+        "type": media,
+        "title": title,
+        "roles": ["mlm:model"],
+        "mlm:artifact_type": written,
+        "bands": [{"name": band} for band in bands],
+    }
+
+
+def limit_lines(limits: Sequence[str]) -> list[str]:
+    """What a model must not be used for, as a README lists it."""
+    return [f"- {limit.rstrip('.')}." for limit in limits] or ["- Nothing was stated."]
 
 
 def _inputs(trained: Trained) -> list[dict[str, Any]]:
@@ -140,7 +170,7 @@ def model_readme(trained: Trained, facts: Facts) -> str:
     limits = list(train.card.limits)
     if lost := data.get("untaught"):
         limits.append(f"Never taught, for want of labels: {', '.join(lost)}")
-    lines += [f"- {limit.rstrip('.')}." for limit in limits] or ["- Nothing was stated."]
+    lines += limit_lines(limits)
     lines += ["", "## Scores on the held-out part", "", *_score_lines(about.get("scores", {}))]
     if held := data.get("validation"):
         where = ", ".join(held.get("groups", [])) or f"{held.get('images')} images"

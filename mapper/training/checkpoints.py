@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mapper.errors import ModelError
 from mapper.recipe.training import Train
-from mapper.training.journal import read_journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,9 @@ def last_checkpoint(folder: Path) -> LastCheckpoint | None:
         ) from reason
 
 
-def over(journal: Path, epoch: int, settings: Train) -> bool:
+def over(journal: list[dict[str, float]], epoch: int, settings: Train) -> bool:
     """True where a training came to its end, though what follows on it may not have been done."""
-    lines = [line for line in read_journal(journal) if line["epoch"] <= epoch]
+    lines = [line for line in journal if line["epoch"] <= epoch]
     if len(lines) >= settings.epochs:
         return True
     if not settings.patience or not lines:

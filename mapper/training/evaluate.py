@@ -14,7 +14,9 @@ from mapper.classes import ClassTable
 from mapper.errors import DataError, ModelError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.inference.card import ModelCard
+from mapper.inference.plan import window_layout
 from mapper.inference.runtime import Runtime
+from mapper.recipe import Predict
 from mapper.training.counterparts import (
     NO_CLASS,
     NOT_SCORED,
@@ -23,7 +25,7 @@ from mapper.training.counterparts import (
     correspondence,
 )
 from mapper.training.data.labelled import LabelledImage, LabelledSet, Pixels
-from mapper.training.logits import Piece, logits_within, window_layout
+from mapper.training.logits import Piece, logits_within
 from mapper.training.scores import Calibration, Scores, confusion
 from mapper.training.temperature import Fit, Kind, PixelSample, fit_temperature
 
@@ -151,7 +153,7 @@ def evaluate(
         runtime=runtime,
         data=data,
         match=correspondence(card, data, crosswalk or Crosswalk()),
-        windows=window_layout(card, runtime),
+        windows=window_layout(card, runtime, Predict()),
         bands=_band_places(card, data),
     )
     tally = _Tally(sample=PixelSample(card.channels_decided))

@@ -4,9 +4,9 @@ import shutil
 import uuid
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -17,18 +17,26 @@ from mapper.inference.folder import REFERENCE, Opening, add_asset, open_unchecke
 from mapper.inference.parity import disagreement, read_reference, reference_input, write_reference
 from mapper.inference.receptive import LIMIT, measure_field
 from mapper.store.files import sha256_of, write_json, write_text
-from mapper.training.card import IMAGE, OUTPUT, VALID, Facts, model_item, model_readme
+from mapper.training.card import (
+    IMAGE,
+    MODEL_FILES,
+    OUTPUT,
+    VALID,
+    Facts,
+    Format,
+    model_asset,
+    model_item,
+    model_readme,
+)
 from mapper.training.weights import Trained
 
-Format = Literal["onnx", "torchscript", "pt2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 OPSET = 17
-_FILES: dict[Format, tuple[str, str, str]] = {
-    "onnx": ("model", "model.onnx", "application/octet-stream; framework=onnx; profile=onnx"),
-    "torchscript": ("model-torchscript", "model.pt", "application/octet-stream; framework=pytorch"),
-    "pt2": ("model-pt2", "model.pt2", "application/octet-stream; framework=pytorch"),
+_KEYS: dict[Format, str] = {
+    "onnx": "model",
+    "torchscript": "model-torchscript",
+    "pt2": "model-pt2",
 }
-_ARTIFACT_TYPE = {"onnx": "onnx.save", "torchscript": "torch.jit.save", "pt2": "torch.export.save"}
 _TOLERANCE = 1e-4
 """Of the range of the logits, for float32."""
 _STEPWISE_TOLERANCE = 0.001
@@ -91,6 +99,7 @@ def _write(trained: Trained, options: ExportOptions, folder: Path) -> Exported:
         name=options.name,
         receptive_field=int(trained.train.window.get("size", side)),
         global_context=network.network.global_context,
+        multiple=network.network.multiple,
     )
     write_text(folder / "README.md", model_readme(trained, facts))
     item = model_item(trained, facts)
@@ -99,16 +108,11 @@ def _write(trained: Trained, options: ExportOptions, folder: Path) -> Exported:
     _add_documents(folder)
     forms: dict[str, dict[str, float]] = {}
     for wanted in options.formats:
-        key, name, kind = _FILES[wanted]
-        _save(wanted, trained, sample, folder / name)
-        fields = {
-            "type": kind,
-            "title": f"{wanted} of {trained.train.network.name}",
-            "roles": ["mlm:model"],
-            "mlm:artifact_type": _ARTIFACT_TYPE[wanted],
-            "bands": [{"name": band} for band in trained.train.bands],
-        }
-        add_asset(folder, key, folder / name, fields)
+        key, path = _KEYS[wanted], folder / MODEL_FILES[wanted]
+        _save(wanted, trained, sample, path)
+        title = f"{wanted} of {trained.train.network.name}"
+        fields = model_asset(wanted, title, trained.train.bands)
+        add_asset(folder, key, path, fields)
         forms[key] = _held(trained, folder, key, fields)
     facts = _field(trained, folder, facts, options.field_limit)
     set_fields(
@@ -263,11 +267,8 @@ def _field(trained: Trained, folder: Path, facts: Facts, limit: int) -> Facts:
         return facts
     card = load_card(str(folder))
     found = measure_field(card, open_unchecked(card, Opening()), limit)
-    return Facts(
-        name=facts.name,
-        receptive_field=facts.receptive_field if found.global_context else found.pixels,
-        global_context=found.global_context,
-    )
+    pixels = facts.receptive_field if found.global_context else found.pixels
+    return replace(facts, receptive_field=pixels, global_context=found.global_context)
 
 
 def export_formats(names: Sequence[str]) -> tuple[Format, ...]:

@@ -14,17 +14,22 @@ from mapper.inference.card import ModelCard, load_card
 from mapper.inference.folder import Opening, add_asset, open_unchecked, set_fields, store_reference
 from mapper.inference.receptive import measure_field
 from mapper.store.files import write_json
-from mapper.training.card import IMAGE, OUTPUT, VALID, Facts, model_item
+from mapper.training.card import (
+    IMAGE,
+    MODEL_FILES,
+    OUTPUT,
+    VALID,
+    Facts,
+    Format,
+    model_asset,
+    model_item,
+)
 from mapper.training.foreign import FileKind
 from mapper.training.modelfile import Graph, ModelFile
 from mapper.training.networks import Supervised
 from mapper.training.weights import Trained
 
-_FILES: dict[str, tuple[str, str, str]] = {
-    "onnx": ("model.onnx", "ONNX", "application/octet-stream; framework=onnx; profile=onnx"),
-    "torchscript": ("model.pt", "PyTorch", "application/octet-stream; framework=pytorch"),
-}
-_ARTIFACT_TYPE = {"onnx": "onnx.save", "torchscript": "torch.jit.save"}
+_FRAMEWORKS: dict[Format, str] = {"onnx": "ONNX", "torchscript": "PyTorch"}
 _EXTERNAL = 1
 """`TensorProto.EXTERNAL`: the numbers are in another file."""
 
@@ -59,16 +64,11 @@ def graph_folder(
     """
     graph = file.graph or Graph()
     ends = _onnx_ends(source, graph) if source.kind == "onnx" else _script_ends(graph)
-    target, framework, media = _FILES[source.kind]
-    write_json(folder / "item.json", _item(name, file, ends, framework))
+    form: Format = "onnx" if source.kind == "onnx" else "torchscript"
+    target = MODEL_FILES[form]
+    write_json(folder / "item.json", _item(name, file, ends, _FRAMEWORKS[form]))
     shutil.copyfile(source.path, folder / target)
-    fields: dict[str, Any] = {
-        "type": media,
-        "title": f"{source.kind} as it came",
-        "roles": ["mlm:model"],
-        "mlm:artifact_type": _ARTIFACT_TYPE[source.kind],
-        "bands": [{"name": band} for band in file.bands],
-    }
+    fields = model_asset(form, f"{source.kind} as it came", file.bands)
     if graph.shape != (None, None):
         fields["mapper:shape"] = list(graph.shape)
     add_asset(folder, "model", folder / target, fields)

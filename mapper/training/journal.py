@@ -1,8 +1,8 @@
 """A line an epoch: in a CSV file that a resumed training goes on with, and as events."""
 
 import csv
+import io
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ import lightning
 
 from mapper.errors import ModelError
 from mapper.events import Event, Listener
+from mapper.store.files import write_text
 
+JOURNAL = "metrics.csv"
 COLUMNS = ("epoch", "loss", "validation_loss", "miou", "accuracy", "rate", "seconds")
 
 
@@ -70,12 +72,11 @@ class Journal(lightning.Callback):
 
 
 def _write(path: Path, lines: list[dict[str, Any]]) -> None:
-    attempt = path.with_name(f".{path.name}.part")
-    with attempt.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
-    os.replace(attempt, path)
+    content = io.StringIO(newline="")
+    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_text(path, content.getvalue())
 
 
 def read_journal(path: Path) -> list[dict[str, float]]:

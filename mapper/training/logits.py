@@ -9,10 +9,8 @@ from mapper.area.grid import PixelBox
 from mapper.area.window import Window, WindowPlan
 from mapper.errors import ModelError
 from mapper.inference.card import ModelCard
-from mapper.inference.coding import Coding, Layer
-from mapper.inference.plan import DEFAULT_BATCH, plan_inference
+from mapper.inference.plan import DEFAULT_BATCH
 from mapper.inference.runtime import Runtime
-from mapper.recipe import Predict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,31 +25,6 @@ class Piece:
     """`(band, y, x)` bool."""
 
 
-def map_logits(
-    card: ModelCard, runtime: Runtime, values: np.ndarray, valid: np.ndarray
-) -> np.ndarray:
-    """What a model yields for a whole image, `(channel, y, x)` float32, temperature not applied.
-
-    Args:
-        card: of the model.
-        runtime: that runs it.
-        values: `(band, y, x)` float32 in physical units.
-        valid: `(band, y, x)` bool.
-    """
-    height, width = values.shape[1:]
-    box = PixelBox(row0=0, col0=0, row1=height, col1=width)
-    piece = Piece(box=box, values=values, valid=valid)
-    return logits_within(card, runtime, window_layout(card, runtime), piece, box)
-
-
-def window_layout(card: ModelCard, runtime: Runtime) -> WindowPlan:
-    """How windows of a model lie, by its card alone. Raises: RecipeError."""
-    bands = len(card.bands)
-    layer = Layer(name="image", dtype="float32", nodata=np.nan, channels=tuple(range(bands)))
-    coding = Coding(layers=(layer,), bands=bands)
-    return plan_inference(card, runtime, Predict(), coding).windows
-
-
 def logits_within(
     card: ModelCard, runtime: Runtime, windows: WindowPlan, piece: Piece, wanted: PixelBox
 ) -> np.ndarray:
@@ -64,7 +37,7 @@ def logits_within(
     Args:
         card: of the model.
         runtime: that runs it.
-        windows: from `window_layout`.
+        windows: as they lie for the model, see `mapper.inference.plan.window_layout`.
         piece: holds `windows.reach(wanted)` as far as the image goes.
         wanted: pixels of the image.
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from mapper.catalog.access import unsigned
 from mapper.errors import ModelError
 from mapper.inference.card import Activation, Head
-from mapper.recipe.section import Section
+from mapper.recipe.section import Section, problems
 from mapper.recipe.training import Card, ClassEntry, Network, Train
 from mapper.training.keymaps import WeightLayout
 
@@ -120,15 +120,8 @@ def read_model_file(path: Path) -> ModelFile:
     except (yaml.YAMLError, UnicodeDecodeError) as reason:
         raise ModelError(f"{path} is no YAML: {reason}") from reason
     except ValidationError as reason:
-        problems = "; ".join(_problem(e) for e in reason.errors(include_url=False))
-        raise ModelError(f"{path}: {problems}") from reason
+        raise ModelError(f"{path}: {problems(reason, 'model')}") from reason
     return found
-
-
-def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "model"
-    what = "unknown key; remove it" if error["type"] == "extra_forbidden" else error["msg"]
-    return f"{where}: {what}"
 
 
 def is_slug(name: str) -> bool:

@@ -24,13 +24,14 @@ from typing import Any, Literal
 from mapper.errors import DeviceError, UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
+from mapper.recipe.settings import train_section
 from mapper.store.files import sha256_of, write_json
 from mapper.training.checkpoints import checkpoints, last_checkpoint, over
 from mapper.training.data.feed import Feed
 from mapper.training.data.layouts import open_data
 from mapper.training.data.split import split_blocks
 from mapper.training.finetune import start_from
-from mapper.training.journal import Journal, read_journal
+from mapper.training.journal import JOURNAL, Journal, read_journal
 from mapper.training.module import Lesson
 from mapper.training.networks import build_network
 from mapper.training.networks.build import check_sizes
@@ -78,7 +79,7 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     """
     import torch
 
-    settings = _section(options.recipe)
+    settings = train_section(options.recipe)
     _check_device(options.device)
     data = open_data(options.data, settings.data, settings.table)
     labelled = [image for image in data.images if image.label is not None]
@@ -101,7 +102,7 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     began = time.monotonic()
     with _quiet():
         trainer = _trainer(options, settings, listener)
-        if not (last and over(options.out / "metrics.csv", last.epoch, settings)):
+        if not (last and over(read_journal(options.out / JOURNAL), last.epoch, settings)):
             path = str(last.path) if last else None
             trainer.fit(lesson, datamodule=feed, ckpt_path=path, weights_only=True)
     return _finish(options, lesson, trainer, (time.monotonic() - began, last is not None))
@@ -114,14 +115,6 @@ def _check_device(device: str) -> None:
         raise UsageError(f"--device {device!r}; a network learns on cpu or cuda, or auto")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("PyTorch sees no CUDA device here; use --device cpu")
-
-
-def _section(recipe: Recipe) -> Train:
-    if recipe.train is None:
-        raise UsageError(
-            f"recipe {recipe.name!r} has no `train` section; add one, or train another recipe"
-        )
-    return recipe.train
 
 
 def _about(options: TrainOptions, feed: Feed) -> dict[str, Any]:
@@ -186,7 +179,7 @@ def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
 
     folder = options.out / "checkpoints"
     callbacks: list[Any] = [
-        Journal(options.out / "metrics.csv", settings.epochs, listener, options.stop_after)
+        Journal(options.out / JOURNAL, settings.epochs, listener, options.stop_after)
     ]
     if settings.patience:
         callbacks.append(EarlyStopping("miou", mode="max", patience=settings.patience))
@@ -238,10 +231,10 @@ def _finish(
     seconds, resumed = took
     last = lesson.settings.keep == "last"
     kept = options.out / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
-    lines = read_journal(options.out / "metrics.csv")
+    lines = read_journal(options.out / JOURNAL)
     top = lines[-1] if last else max(lines, key=lambda line: line["miou"])
     scores = {k: v for k, v in top.items() if k not in ("epoch", "seconds", "rate")}
-    finished = over(options.out / "metrics.csv", int(lines[-1]["epoch"]), lesson.settings)
+    finished = over(lines, int(lines[-1]["epoch"]), lesson.settings)
     report = TrainReport(
         out=options.out,
         epochs=len(lines),

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mapper.errors import ModelError, StoreError
+from mapper.errors import ModelError
+from mapper.inference.folder import write_file
 from mapper.recipe.training import Train
 from mapper.training.networks import Supervised, build_network
 
@@ -34,15 +35,9 @@ def save_weights(
     from safetensors.torch import save_file
 
     content = {"train": train.model_dump(mode="json"), "about": dict(about)}
-    attempt = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    try:
-        save_file(tensors, attempt, metadata={_KEY: json.dumps(content, sort_keys=True)})
-        attempt.replace(path)
-    except OSError as reason:
-        raise StoreError(f"{path} could not be written ({reason}); free space") from reason
-    finally:
-        attempt.unlink(missing_ok=True)
+    metadata = {_KEY: json.dumps(content, sort_keys=True)}
+    write_file(path, lambda attempt: save_file(tensors, attempt, metadata=metadata))
 
 
 def load_weights(path: Path) -> Trained:

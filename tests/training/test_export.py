@@ -8,10 +8,6 @@ import onnx
 import pytest
 import rasterio
 import torch
-from jsonschema import Draft7Validator
-from pystac.validation.local_validator import get_local_schema_cache
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT7
 
 from mapper.errors import ModelError, UsageError
 from mapper.inference.card import load_card
@@ -24,12 +20,11 @@ from mapper.run.predict import PredictOptions, predict_images
 from mapper.training import export as module
 from mapper.training.export import ExportOptions, export_formats, export_model
 from mapper.training.networks.build import NETWORKS
+from tests.schemas import faults
 from tests.training.lessons import BANDS, make_trained, town, write_tiff
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_home")
 
-STAC = "https://stac-extensions.github.io"
-DATA_TYPES = ["uint8", "uint16", "int16", "uint32", "int32", "float32", "float64", "other"]
 CARD = {
     "title": "Towns of three colours",
     "license": "CC-BY-4.0",
@@ -347,34 +342,6 @@ def test_code_from_elsewhere_is_not_run(tmp_path, monkeypatch):
 
 
 # the item -----------------------------------------------------------------------------------
-
-
-def schemas(archive):
-    """Those at hand; the raster extension 1.1 is asked only for its list of data types."""
-    read = {p.stem: json.loads(p.read_text()) for p in (archive / "schemas").glob("*.json")}
-    types = {"properties": {"data_type": {"type": "string", "enum": DATA_TYPES}}}
-    contents = get_local_schema_cache() | {
-        f"{STAC}/classification/v1.1.0/schema.json": read["classification"],
-        f"{STAC}/processing/v1.1.0/schema.json": read["processing"],
-        f"{STAC}/raster/v1.1.0/schema.json": {"definitions": {"bands": {"items": types}}},
-        f"{STAC}/mlm/v1.5.2/schema.json": read["mlm"],
-        f"{STAC}/file/v2.1.0/schema.json": read["file"],
-    }
-    pairs = []
-    for uri, schema in contents.items():
-        bare = {k: v for k, v in schema.items() if k != "$id"}
-        pairs.append((uri, Resource.from_contents(bare, default_specification=DRAFT7)))
-    return Registry().with_resources(pairs)
-
-
-def faults(item, archive):
-    """What the schemas of the core and of every declared extension object to."""
-    core = "https://schemas.stacspec.org/v1.1.0/item-spec/json-schema/item.json"
-    registry, found = schemas(archive), []
-    for uri in [core, *item["stac_extensions"]]:
-        validator = Draft7Validator({"$ref": uri}, registry=registry)
-        found += [e.message for e in validator.iter_errors(item)]
-    return found
 
 
 @pytest.mark.archive

@@ -6,8 +6,10 @@ import pytest
 from mapper.area.grid import PixelBox
 from mapper.errors import ModelError
 from mapper.inference.card import load_card
+from mapper.inference.plan import window_layout
 from mapper.inference.runtime import load_runtime
-from mapper.training.logits import Piece, logits_within, map_logits, window_layout
+from mapper.recipe import Predict
+from mapper.training.logits import Piece, logits_within
 from tests.inference.tiny_models import tiny_answer, write_model
 
 
@@ -16,6 +18,13 @@ def image(height=75, width=93, holes=False):
     values = rng.normal(0, 1, (2, height, width)).astype(np.float32)
     valid = rng.random(values.shape) > (0.1 if holes else -1)
     return np.where(valid, values, np.float32(np.nan)), valid
+
+
+def map_logits(card, runtime, values, valid):
+    """What a model yields for a whole image."""
+    box = PixelBox(row0=0, col0=0, row1=values.shape[1], col1=values.shape[2])
+    piece = Piece(box=box, values=values, valid=valid)
+    return logits_within(card, runtime, window_layout(card, runtime, Predict()), piece, box)
 
 
 def opened(folder, **options):
@@ -75,7 +84,7 @@ def test_blocks_equal_the_whole(tmp_path, mode):
     card, runtime = opened(tmp_path, kernel=5, mapper_window=window)
     values, valid = image()
     whole = map_logits(card, runtime, values, valid)
-    windows = window_layout(card, runtime)
+    windows = window_layout(card, runtime, Predict())
     assert (windows.mode, windows.stride) == (mode, 16)
     image_box = PixelBox(row0=0, col0=0, row1=75, col1=93)
     wanted = PixelBox(row0=20, col0=3, row1=75, col1=50)

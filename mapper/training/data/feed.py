@@ -57,17 +57,21 @@ class Feed(lightning.LightningDataModule):
         self.held = ValidationPatches(self.judged, train.patch)
 
     def _check_labels(self) -> None:
-        totals = self.learned.counts.sum(axis=0)
-        names = [c.name for c in self.settings.classes]
-        lost = [n for n, count in zip(names, _padded(totals, len(names)), strict=True) if not count]
+        taught = self._taught(self.learned)
+        lost = [name for name, count in taught.items() if not count]
         self.untaught = lost
         if lost:
             logger.warning("no pixel to train on is %s: not taught", ", ".join(lost))
-        if len(lost) > len(names) - 2:
+        if len(lost) > len(taught) - 2:
             raise DataError(
                 f"{self.data.root}: the images to train on hold no pixel of {', '.join(lost)}; "
                 "check train.data.crosswalk and the classes"
             )
+
+    def _taught(self, images: Images) -> dict[str, int]:
+        """Pixels of every class of the model."""
+        counts = images.counts.sum(axis=0).tolist()
+        return dict(zip((c.name for c in self.settings.classes), counts, strict=True))
 
     def steps(self, processes: int) -> int:
         """Batches an epoch, of each of several processes."""
@@ -80,21 +84,20 @@ class Feed(lightning.LightningDataModule):
             return None
         if isinstance(wanted, list):
             return list(wanted)
-        counts = _padded(self.learned.counts.sum(axis=0), len(self.settings.classes))
-        return class_weights(counts, int(self.learned.sizes.sum()))
+        return class_weights(
+            list(self._taught(self.learned).values()), int(self.learned.sizes.sum())
+        )
 
     def facts(self) -> dict[str, Any]:
         """What is in the two sides, for the card: names of images by a hash, pixels by class."""
-        names = [c.name for c in self.settings.classes]
 
         def side(images: Images) -> dict[str, Any]:
             listed = sorted([i.name, i.image.stat().st_size] for i in images.images)
-            counts = _padded(images.counts.sum(axis=0), len(names))
             return {
                 "images": len(listed),
                 "digest": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
                 "groups": sorted({i.group for i in images.images if i.group}),
-                "pixels": dict(zip(names, counts, strict=True)),
+                "pixels": self._taught(images),
             }
 
         return {
@@ -119,9 +122,3 @@ class Feed(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Any]:
         """The same patches in every epoch."""
         return DataLoader(self.held, batch_size=self.settings.batch, num_workers=self.workers)  # type: ignore[arg-type]
-
-
-def _padded(counts: Any, length: int) -> list[int]:
-    """Counts of every class, 0 for those that the labels cannot name."""
-    found = [int(c) for c in counts]
-    return found + [0] * (length - len(found))

@@ -33,6 +33,8 @@ class Channels:
     fill: float
     lookup: np.ndarray
     """Label value to channel, see `channel_lookup`."""
+    classes: int
+    """Channels of the model, whether or not a label can name them."""
 
     @classmethod
     def of(cls, train: Train, data: LabelledSet, lookup: np.ndarray) -> "Channels":
@@ -50,6 +52,7 @@ class Channels:
             scaling=tuple(scaling_of(step) for step in steps),
             fill=train.fill,
             lookup=lookup,
+            classes=len(train.classes),
         )
 
 
@@ -63,7 +66,7 @@ class Images:
         self.data, self.images, self.channels = data, tuple(images), channels
         self.sizes = np.array([i.shape[0] * i.shape[1] for i in images], dtype=np.float64)
         self._kept: list[Pixels] = []
-        self.counts = np.zeros((len(images), max(int(channels.lookup.max()), 0) + 1), np.int64)
+        self.counts = np.zeros((len(images), channels.classes), np.int64)
         total = 0
         for number, image in enumerate(self.images):
             pixels = data.read(image, None)
@@ -72,9 +75,7 @@ class Images:
                 self._kept.append(pixels)
             if pixels.label is not None:
                 taught = channels.lookup[pixels.label.ravel()]
-                self.counts[number] = np.bincount(
-                    taught[taught >= 0], minlength=self.counts.shape[1]
-                )
+                self.counts[number] = np.bincount(taught[taught >= 0], minlength=channels.classes)
 
     def piece(self, number: int, box: Box) -> Patch:
         """A box of an image, beyond its edge without data and untaught."""
@@ -94,12 +95,10 @@ class Images:
         place = np.s_[..., r0 - row : r1 - row, c0 - col : c1 - col]
         values = pixels.values[list(channels.positions)].astype(np.float32)
         patch.image[place] = values * np.float32(channels.scale)
-        known = np.isfinite(patch.image)
-        patch.image[~known] = 0
         patch.valid[place] = (
             True if pixels.valid is None else pixels.valid[list(channels.positions)]
         )
-        patch.valid &= known
+        patch.valid &= np.isfinite(patch.image)
         # whatever stands for no data in a file must have no say in what is beside it
         patch.image[~patch.valid] = 0
         if pixels.label is not None:
