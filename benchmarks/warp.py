@@ -26,7 +26,8 @@ from odc.stac import load
 
 from mapper.area.grid import BLOCK, Grid, PixelBox
 from mapper.catalog.bands import need_band
-from mapper.cube.warp import _projected, read_band
+from mapper.cube.places import forget_places
+from mapper.cube.warp import read_band
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 from mapper.simulate.archive import read_items
 
@@ -93,7 +94,7 @@ def measure(item, band, grid, large):
         for way in (exact, warm, whole, blocks):
             if way is exact:
                 # coordinates are kept for the bands and dates to come; here each read is a first
-                _projected.cache_clear()
+                forget_places()
             began = time.perf_counter()
             big = way(item, band, grid, large)
             seconds[way.__name__].append(time.perf_counter() - began)

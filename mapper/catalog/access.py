@@ -120,13 +120,13 @@ def _etag(href: str) -> str:
 
 
 @contextmanager
-def open_raster(href: str) -> Iterator[rasterio.DatasetReader]:
+def open_raster(href: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     """Open an asset for reading, with retries and a fresh signature.
 
     Raises: ReadError, with the unsigned address, for anything that goes wrong while reading.
     """
     try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(signed(href)) as dataset:
+        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(signed(href), **options) as dataset:
             yield dataset
     except (rasterio.errors.RasterioError, OSError) as reason:
         cause = redact(str(reason.__cause__ or reason))

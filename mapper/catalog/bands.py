@@ -1,11 +1,14 @@
 """Band names: one set of common names, whatever an archive calls its assets.
 
-The names are those of Earth Search (`red`, `nir`, `swir16`, `scl`), `vv` and `vh`, and
-`elevation`; Planetary Computer's `B04` or `SCL` and multi-band assets are found behind them.
+The names are those of Earth Search (`red`, `nir`, `swir16`, `scl`), `clp` (probability of cloud),
+`vv` and `vh` (gamma0 in linear power), `elevation`, and `classes` (of a map that is an extra
+layer). Planetary Computer's `B04` or `SCL`, Copernicus Data Space's `B04_10m` beside `B04_20m`,
+`gamma0_vv` and multi-band assets are found behind them.
 """
 
 import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mapper.catalog.access import unsigned
@@ -28,7 +31,18 @@ SENTINEL2_NUMBERS = {
     "swir16": "B11",
     "swir22": "B12",
 }
-_ALIASES = {"elevation": ("data", "dem"), "scl": ("SCL",), "vv": ("VV",), "vh": ("VH",)}
+_ALIASES = {
+    "elevation": ("data", "dem"),
+    "classes": ("map", "data"),
+    "scl": ("SCL",),
+    "clp": ("CLP", "cloud", "cld", "CLD", "MSK_CLDPRB"),
+    "vv": ("VV", "gamma0_vv"),
+    "vh": ("VH", "gamma0_vh"),
+}
+_TO_PERCENT = {"clp": 100 / 255, "CLP": 100 / 255}
+"""Cloud probability that is kept as 0 to 255 (s2cloudless); all others keep per cent."""
+_PICTURES = {"thumbnail", "overview", "visual"}
+_RESOLUTION = re.compile(r"(.+?)_(\d+)m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,24 +56,56 @@ class BandAsset:
     nodata: float | None
     """Declared nodata; None leaves it to the file."""
     scale: float | None
+    """Declared; of `clp` always the factor to per cent."""
     offset: float | None
+    """Declared, in what the scaled value counts."""
     checksum: str = ""
     """`file:checksum`, where the item has one."""
 
 
 def find_band(item: Item, name: str) -> BandAsset | None:
-    """The asset and band that hold a common name; None where the item lacks it."""
+    """The asset and band that hold a common name; None where the item lacks it.
+
+    An archive that has a band at several resolutions gives its finest. Previews are never taken,
+    JPEG 2000 only under a name of its own. Class values are no elevation, elevation no classes.
+    """
     assets: dict[str, Any] = item.get("assets", {})
     for key in (name, SENTINEL2_NUMBERS.get(name), *_ALIASES.get(name, ())):
-        if key in assets:
-            return _band_asset(assets[key], _index_in(assets[key], name) or 1)
+        finest = _finest(assets, key) if key else None
+        if finest and _may_hold(assets[finest], finest, name):
+            band = _band_asset(assets[finest], _index_in(assets[finest], name) or 1)
+            if name == "clp":
+                return replace(band, scale=_TO_PERCENT.get(str(key), 1.0))
+            return band
     for key in sorted(assets):
-        if assets[key].get("type") == "image/jp2" or "thumbnail" in assets[key].get("roles", []):
+        asset = assets[key]
+        if asset.get("type") == "image/jp2" or _PICTURES & set(asset.get("roles") or []):
             continue
-        index = _index_in(assets[key], name)
-        if index and key not in {"visual", "rendered_preview"}:
-            return _band_asset(assets[key], index)
+        index = _index_in(asset, name)
+        if index and key not in {"visual", "rendered_preview", "preview", "overview"}:
+            return _band_asset(asset, index)
     return None
+
+
+def _finest(assets: dict[str, Any], name: str) -> str | None:
+    """Key of the asset of this name, or of the finest of `name_10m`, `name_20m` and so on."""
+    if name in assets:
+        return name
+    sizes: dict[str, int] = {}
+    for key in assets:
+        found = _RESOLUTION.fullmatch(key)
+        if found and found.group(1) == name:
+            sizes[key] = int(found.group(2))
+    return min(sizes, key=lambda key: sizes[key], default=None)
+
+
+def _may_hold(asset: dict[str, Any], key: str, name: str) -> bool:
+    """False where the asset says that it is another kind of thing than its key might be."""
+    if key != "data" or name not in {"elevation", "classes"}:
+        return True
+    listed = [asset, *_dicts(asset.get("raster:bands")), *_dicts(asset.get("bands"))]
+    classed = any("classification:classes" in one or "file:values" in one for one in listed)
+    return classed == (name == "classes")
 
 
 def need_band(item: Item, name: str) -> BandAsset:
@@ -71,8 +117,13 @@ def need_band(item: Item, name: str) -> BandAsset:
     return band
 
 
+def _dicts(listed: Any) -> list[dict[str, Any]]:
+    """The objects of a list; items before STAC 1.0 list numbers of bands instead."""
+    return [one for one in listed or [] if isinstance(one, dict)]
+
+
 def _bands_of(asset: dict[str, Any]) -> list[dict[str, Any]]:
-    return asset.get("bands") or asset.get("eo:bands") or []
+    return _dicts(asset.get("bands")) or _dicts(asset.get("eo:bands"))
 
 
 def _index_in(asset: dict[str, Any], name: str) -> int | None:
@@ -85,11 +136,13 @@ def _index_in(asset: dict[str, Any], name: str) -> int | None:
 
 
 def _band_asset(asset: dict[str, Any], index: int) -> BandAsset:
-    raster: dict[str, Any] = {}
-    for listed in (asset.get("raster:bands") or [], asset.get("bands") or []):
+    # what holds for all bands of an asset stands beside its list of bands
+    shared = ("nodata", "raster:scale", "raster:offset")
+    raster: dict[str, Any] = {str(k): asset[k] for k in shared if k in asset}
+    for listed in (_dicts(asset.get("raster:bands")), _dicts(asset.get("bands"))):
         if len(listed) >= index:
             raster |= listed[index - 1]
-    nodata = raster.get("nodata", asset.get("nodata"))
+    nodata = raster.get("nodata")
     return BandAsset(
         href=unsigned(asset["href"]),
         index=index,

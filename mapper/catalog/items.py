@@ -3,20 +3,22 @@
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from shapely import box
 from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from mapper.catalog.arrow import items_of
 from mapper.catalog.bands import Item, flat_bbox
 from mapper.errors import CatalogError, StoreError
 
 SOURCE = "mapper:source"
 """Property that says for which source of the recipe an item was found."""
+SUPERSEDED_BY = "mapper:superseded_by"
+"""Property of an item on record that is not read: the id of the newer item that is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,8 +26,12 @@ class ItemTable:
     """Items by source of the recipe, in search order."""
 
     by_source: Mapping[str, tuple[Item, ...]]
+    """What is read."""
+    superseded: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    """What an item of a newer processing baseline stands for: on record, never read."""
 
     def __len__(self) -> int:
+        """How many items are read."""
         return sum(map(len, self.by_source.values()))
 
 
@@ -86,25 +92,34 @@ def _with_sound_geometry(item: Item) -> Item:
 
 def read_items(path: Path) -> list[Item]:
     """Read a stac-geoparquet file; what Parquet had to fill with nulls is taken out again."""
+    import pyarrow as pa
     import pyarrow.parquet as parquet
-    import stac_geoparquet.arrow as geoparquet
 
     try:
         table = parquet.read_table(path)
-        if not len(table):
-            return []
-        return [_whole(item) for item in geoparquet.stac_table_to_items(table)]
-    except (OSError, ValueError, KeyError) as reason:
+        return items_of(table) if len(table) else []
+    except (OSError, ValueError, KeyError, pa.ArrowException) as reason:
         raise CatalogError(f"{path} is no stac-geoparquet file: {reason}") from reason
 
 
-def freeze(path: Path, by_source: Mapping[str, Iterable[Item]]) -> ItemTable:
-    """Write a search's result and read it back: what is used is what is on record."""
+def freeze(
+    path: Path,
+    by_source: Mapping[str, Iterable[Item]],
+    superseded: Mapping[str, Iterable[Item]] | None = None,
+) -> ItemTable:
+    """Write a search's result and read it back: what is used is what is on record.
+
+    Args:
+        path: `items.parquet` of the version.
+        by_source: items to read, by source of the recipe, in search order.
+        superseded: items that stay on record only, marked `mapper:superseded_by`.
+    """
+    found = [*by_source.items(), *(superseded or {}).items()]
     write_items(
         path,
         [
             item | {"properties": item["properties"] | {SOURCE: source}}
-            for source, items in by_source.items()
+            for source, items in found
             for item in items
         ],
     )
@@ -113,23 +128,13 @@ def freeze(path: Path, by_source: Mapping[str, Iterable[Item]]) -> ItemTable:
 
 def thaw(path: Path) -> ItemTable:
     """The frozen items of a version."""
-    by_source: dict[str, list[Item]] = {}
+    read: dict[str, list[Item]] = {}
+    kept: dict[str, list[Item]] = {}
     for item in read_items(path):
-        by_source.setdefault(item["properties"][SOURCE], []).append(item)
-    return ItemTable(by_source={name: tuple(items) for name, items in by_source.items()})
-
-
-def _whole(item: Item) -> Item:
-    """An item without nulls but for the datetime, which STAC wants even where it is null."""
-    found: Item = _without_nulls(item)
-    found["properties"].setdefault("datetime", None)
-    return found
-
-
-def _without_nulls(value: Any) -> Any:
-    """Nested values without None: an absent key is absent again, not null."""
-    if isinstance(value, dict):
-        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
-    if isinstance(value, list | tuple):
-        return [_without_nulls(v) for v in value]
-    return value
+        properties = item["properties"]
+        place = kept if properties.get(SUPERSEDED_BY) else read
+        place.setdefault(properties[SOURCE], []).append(item)
+    return ItemTable(
+        by_source={name: tuple(items) for name, items in read.items()},
+        superseded={name: tuple(items) for name, items in kept.items()},
+    )

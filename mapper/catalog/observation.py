@@ -1,10 +1,14 @@
 """Observations: items of one platform and datatake are one look at the ground, not several."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mapper.catalog.bands import Item
+
+_BASELINE = re.compile(r"_N\d\d\.\d\d$")
+"""How a Sentinel-2 datatake's name ends: not the pass, but its processing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +22,16 @@ class Observation:
 
 
 def datatake(item: Item) -> str:
-    """Platform and datatake of a scene; platform and day where it names no datatake."""
+    """Platform and datatake of a scene; platform and day where it names no datatake.
+
+    The processing baseline at the end of Sentinel-2's datatake names is left out: granules of
+    one pass are one look, although some were processed again.
+    """
     properties = item["properties"]
     platform = str(properties.get("platform", "")).lower()
     for name in ("s2:datatake_id", "sat:absolute_orbit", "s1:datatake_id"):
         if properties.get(name):
-            return f"{platform}/{properties[name]}"
+            return f"{platform}/{_BASELINE.sub('', str(properties[name]))}"
     return f"{platform}/{moment(item)[:10]}"
 
 

@@ -4,29 +4,35 @@ The search is that of the tiles, not of the polygon, and its limits count per MG
 per AOI: so what a composite is made of does not depend on who asked.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from itertools import compress
 
 import numpy as np
-import shapely
-from shapely import box
-from shapely.geometry.base import BaseGeometry
 
-from mapper.area.grid import WGS84, TileKey, cells_of, cells_under, project
-from mapper.catalog.bands import Item, check_item, cloud_cover, find_band, flat_bbox
-from mapper.catalog.items import geometry_of
+from mapper.area.grid import TileKey, cells_of
+from mapper.catalog.api import Answer
+from mapper.catalog.bands import Item, check_item, find_band
+from mapper.catalog.footprint import FootprintTest, lonlat_boxes
+from mapper.catalog.items import SUPERSEDED_BY
+from mapper.catalog.limits import choose_for_cells
 from mapper.catalog.observation import moment
-from mapper.catalog.sentinel2 import mgrs_tile
-from mapper.catalog.source import Bbox, Catalog, Period, open_catalog
+from mapper.catalog.query import Catalog, Period, PropertyFilter
+from mapper.catalog.source import ask, open_catalog
 from mapper.errors import CatalogError, NothingFoundError
-from mapper.recipe import ElevationSource, ImagerySource, Recipe, Sentinel2Source, Source
+from mapper.recipe import ElevationSource, Recipe, Sentinel2Source, Source
 
-_CELLS = "mapper:cells"
-_FOOTPRINT_SLACK = 0.01
-"""Degrees by which a footprint is widened: published ones are simplified."""
+__all__ = [
+    "Filtered",
+    "FootprintTest",
+    "SourceSearch",
+    "ignores_period",
+    "lonlat_boxes",
+    "property_filter",
+    "search_city",
+    "search_source",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +52,10 @@ class SourceSearch:
     collection: str
     items: tuple[Item, ...]
     filters: tuple[Filtered, ...]
+    asked: str = ""
+    """What the server was asked to leave out, so that no filter here could count it."""
+    superseded: tuple[Item, ...] = ()
+    """Older processings of items that are used, each marked with the id of the newer."""
     reason: str = ""
     """Why there was no search."""
 
@@ -55,7 +65,9 @@ class SourceSearch:
         if self.reason:
             return self.reason
         lines = [f"{f.name} removed {f.removed}" for f in self.filters[1:] if f.removed]
-        return f"{self.filters[0].kept} found over the tiles" + "".join(f", {x}" for x in lines)
+        server = f" ({self.asked} asked of the server)" if self.asked else ""
+        found = f"{self.filters[0].kept} found over the tiles{server}"
+        return found + "".join(f", {x}" for x in lines)
 
 
 def search_city(
@@ -133,58 +145,108 @@ def _search_collection(
     where: tuple[Sequence[TileKey], Period],
 ) -> SourceSearch:
     tiles, period = where
-    limited = isinstance(source, Sentinel2Source)
     # scenes are counted in fixed squares, so all of those has to be searched
-    boxes = lonlat_boxes(cells_of(tiles) if limited else tiles)
-    asked = None if ignores_period(source) else period
-    found = _sound(catalog.search(collection, boxes, asked))
-    if not found and asked is not None:
-        found = _sound(catalog.search(collection, boxes, None))
-    items, filters = found, [Filtered(name="area", kept=len(found), removed=0)]
+    boxes = lonlat_boxes(cells_of(tiles) if isinstance(source, Sentinel2Source) else tiles)
+    timed = None if ignores_period(source) else period
+    answer = ask(catalog, collection, boxes, timed, property_filter(source))
+    if not answer.items and timed is not None:
+        answer = ask(catalog, collection, boxes, None, PropertyFilter())
+    found = _sound(answer)
     ground, tests = FootprintTest(tiles), _tests(source, period)
-    for label, keep in [("the footprint test", ground.touches), *tests]:
-        kept = [i for i in items if keep(i)]
-        filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
-        items = kept
+    touching = ground.touching(found)
+    passed = [(label, np.array([keep(i) for i in found], dtype=bool)) for label, keep in tests]
+    filters, kept = _account(len(found), [("the footprint test", touching), *passed])
+    items = list(compress(found, kept))
+    superseded: list[Item] = []
     if isinstance(source, Sentinel2Source):
-        usable = [i for i in found if all(keep(i) for _, keep in tests)]
-        marked = _mark_cells(usable, tiles, source.scenes_per_tile)
-        by_tile = ground.by_tile([marked[i["id"]] for i in items if i["id"] in marked])
-        used = {i["id"] for chosen in by_tile.values() for i in chosen}
-        kept = [marked[i["id"]] for i in items if i["id"] in used]
-        label = f"the limit of {source.scenes_per_tile} scenes per MGRS tile"
-        filters.append(Filtered(name=label, kept=len(kept), removed=len(items) - len(kept)))
-        items = kept
-    ordered = tuple(sorted(items, key=lambda i: (moment(i), i["id"])))
-    return SourceSearch(source=name, collection=collection, items=ordered, filters=tuple(filters))
+        usable = np.logical_and.reduce([np.ones(len(found), dtype=bool), *(m for _, m in passed)])
+        whole = list(compress(found, usable))
+        items, superseded, more = _limited(source, items, (whole, tiles), ground)
+        filters += more
+    return SourceSearch(
+        source=name,
+        collection=collection,
+        items=_in_order(items),
+        filters=tuple(filters),
+        asked=answer.asked,
+        superseded=_in_order(superseded),
+    )
 
 
-def _sound(items: Iterable[Item]) -> list[Item]:
-    """Items that say what an item must, each id once."""
-    return list({item["id"]: item for item in map(check_item, items)}.values())
+def _in_order(items: Iterable[Item]) -> tuple[Item, ...]:
+    """By time, then id."""
+    return tuple(sorted(items, key=lambda i: (moment(i), i["id"])))
 
 
-def _mark_cells(items: Sequence[Item], tiles: Sequence[TileKey], limit: int) -> dict[str, Item]:
-    """Items that are among the least cloudy of their MGRS tile over some cell, by id.
+def _account(
+    count: int, passed: Sequence[tuple[str, np.ndarray]]
+) -> tuple[list[Filtered], np.ndarray]:
+    """What each filter took of what those before it left, and what all leave."""
+    filters = [Filtered(name="area", kept=count, removed=0)]
+    kept = np.ones(count, dtype=bool)
+    for label, mask in passed:
+        before, kept = int(kept.sum()), kept & mask
+        left = int(kept.sum())
+        filters.append(Filtered(name=label, kept=left, removed=before - left))
+    return filters, kept
 
-    Each is marked with the cells for which it was chosen; it is used in their tiles alone.
+
+def _limited(
+    source: Sentinel2Source,
+    items: Sequence[Item],
+    where: tuple[Sequence[Item], Sequence[TileKey]],
+    ground: FootprintTest,
+) -> tuple[list[Item], list[Item], list[Filtered]]:
+    """Keep the newest processing of each scene, and so many scenes of each MGRS tile.
+
+    Args:
+        source: has the limit.
+        items: those that touch the tiles.
+        where: all that are usable over the tiles' cells, and the tiles.
+        ground: the tiles' ground.
+
+    Returns: the items to use, those on record only, and the account.
     """
-    chosen: dict[str, list[str]] = defaultdict(list)
-    for cell, candidates in FootprintTest(cells_of(tiles)).by_tile(items).items():
-        for item in least_cloudy(candidates, limit):
-            chosen[item["id"]].append(str(cell))
-    return {
-        item["id"]: item | {"properties": item["properties"] | {_CELLS: chosen[item["id"]]}}
-        for item in items
-        if item["id"] in chosen
-    }
+    marked, replaced = choose_for_cells(*where, source.scenes_per_tile)
+    by_tile = ground.by_tile([marked[i["id"]] for i in items if i["id"] in marked])
+    used = {i["id"] for chosen in by_tile.values() for i in chosen}
+    kept = [marked[i["id"]] for i in items if i["id"] in used]
+    older = [
+        i | {"properties": i["properties"] | {SUPERSEDED_BY: replaced[i["id"]]}}
+        for i in items
+        if replaced.get(i["id"]) in used
+    ]
+    left = len(items) - len(older)
+    label = f"the limit of {source.scenes_per_tile} scenes per MGRS tile"
+    return (
+        kept,
+        older,
+        [
+            Filtered(name="a newer processing baseline", kept=left, removed=len(older)),
+            Filtered(name=label, kept=len(kept), removed=left - len(kept)),
+        ],
+    )
+
+
+def _sound(answer: Answer) -> list[Item]:
+    """Items that say what an item must, each id once."""
+    items = answer.items if answer.sound else map(check_item, answer.items)
+    return list({item["id"]: item for item in items}.values())
+
+
+def property_filter(source: Source) -> PropertyFilter:
+    """What of a source's wishes a server may be asked for."""
+    limit = source.max_cloud_cover if isinstance(source, Sentinel2Source) else 100
+    return PropertyFilter(
+        cloud_cover=limit if limit < 100 else None,
+        orbit_state=getattr(source, "orbit_state", None),
+        platforms=tuple(getattr(source, "platforms", ())),
+    )
 
 
 def ignores_period(source: Source) -> bool:
     """True for what does not change with the year, or is wanted from any."""
-    return isinstance(source, ElevationSource) or (
-        isinstance(source, ImagerySource) and source.ignore_period
-    )
+    return isinstance(source, ElevationSource) or bool(getattr(source, "ignore_period", False))
 
 
 def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], bool]]]:
@@ -196,16 +258,15 @@ def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], b
     if months:
         listed = ", ".join(map(str, months))
         tests.append((f"the months {listed}", lambda i: _in_months(i, months)))
-    if isinstance(source, Sentinel2Source):
-        limit = source.max_cloud_cover
-        tests.append(
-            (
-                f"cloud cover above {limit:g} %",
-                lambda i: cloud_cover(i) <= limit,
-            )
-        )
-        if source.mask is not None and source.mask.required:
-            tests.append(("the need for an scl mask", lambda i: find_band(i, "scl") is not None))
+    asked = property_filter(source)
+    if asked.cloud_cover is not None:
+        clouds = PropertyFilter(cloud_cover=asked.cloud_cover)
+        tests.append((f"cloud cover above {asked.cloud_cover:g} %", clouds.keeps))
+    if asked.orbit_state or asked.platforms:
+        passes = PropertyFilter(orbit_state=asked.orbit_state, platforms=asked.platforms)
+        tests.append((f"the need for {passes.words}", passes.keeps))
+    if isinstance(source, Sentinel2Source) and source.mask is not None and source.mask.required:
+        tests.append(("the need for an scl mask", lambda i: find_band(i, "scl") is not None))
     for band in source.bands.required:
         if isinstance(source, ElevationSource) and band != "elevation":
             continue
@@ -230,86 +291,3 @@ def _within(item: Item, period: Period) -> bool:
     except ValueError:
         return False
     return period.start <= (when if when.tzinfo else when.replace(tzinfo=UTC)) <= period.end
-
-
-def least_cloudy(items: Iterable[Item], limit: int) -> list[Item]:
-    """At most `limit` scenes of each MGRS tile, the least cloudy first, ties by id."""
-    by_tile: dict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        by_tile[mgrs_tile(item)].append(item)
-    kept = []
-    for scenes in by_tile.values():
-        scenes.sort(key=lambda i: (cloud_cover(i), i["id"]))
-        kept.extend(scenes[:limit])
-    return kept
-
-
-def lonlat_boxes(tiles: Sequence[TileKey]) -> list[Bbox]:
-    """Bounding boxes of tiles in EPSG:4326: two where the tiles lie across the antimeridian."""
-    bounds = [_unwrapped_bounds(key) for key in tiles]
-    if max(b[2] for b in bounds) - min(b[0] for b in bounds) > 180:
-        bounds = [(b[0] + 360, b[1], b[2] + 360, b[3]) if b[2] <= 0 else b for b in bounds]
-    west, east = min(b[0] for b in bounds), max(b[2] for b in bounds)
-    south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
-    if east <= 180:
-        return [(west, south, east, north)]
-    return [(west, south, 180.0, north), (-180.0, south, east - 360, north)]
-
-
-def _unwrapped_bounds(key: TileKey) -> Bbox:
-    """A tile's bounds; east of 180 where it straddles the antimeridian."""
-    west, south, east, north = _lonlat(key).bounds
-    if east - west <= 180:
-        return west, south, east, north
-    lons = shapely.get_coordinates(_lonlat(key))[:, 0]
-    lons = np.where(lons < 0, lons + 360, lons)
-    return float(lons.min()), south, float(lons.max()), north
-
-
-@lru_cache(maxsize=4096)
-def _lonlat(key: TileKey) -> BaseGeometry:
-    """A tile's ground in EPSG:4326."""
-    return project(box(*key.grid.bounds_of(key.box)), key.grid.crs, WGS84)
-
-
-class FootprintTest:
-    """Which items can hold pixels of which tiles, by footprint."""
-
-    def __init__(self, tiles: Sequence[TileKey]) -> None:
-        """Prepare the tiles' ground once."""
-        self._tiles = {key: _lonlat(key) for key in tiles}
-        self._wraps = any(g.bounds[2] - g.bounds[0] > 180 for g in self._tiles.values())
-        self._ground = shapely.union_all(list(self._tiles.values()))
-        shapely.prepare(self._ground)
-
-    def touches(self, item: Item) -> bool:
-        """True where the item may hold pixels of any tile."""
-        return self._wraps or bool(self._ground.intersects(_footprint(item)))
-
-    def by_tile(self, items: Sequence[Item]) -> Mapping[TileKey, tuple[Item, ...]]:
-        """The items that may hold pixels of each tile, in the given order."""
-        footprints = [(item, _footprint(item)) for item in items]
-        return {
-            key: tuple(
-                i
-                for i, f in footprints
-                if (self._wraps or ground.intersects(f)) and _is_for(i, key)
-            )
-            for key, ground in self._tiles.items()
-        }
-
-
-def _is_for(item: Item, key: TileKey) -> bool:
-    """False where a scene limit left the item out of the tile's cell."""
-    cells = item["properties"].get(_CELLS) if "properties" in item else None
-    return cells is None or any(str(cell) in cells for cell in cells_under(key))
-
-
-def _footprint(item: Item) -> BaseGeometry:
-    """The item's ground in EPSG:4326, a little widened."""
-    found = geometry_of(item)
-    if found is not None:
-        return found.buffer(_FOOTPRINT_SLACK)
-    if item.get("bbox"):
-        return box(*flat_bbox(item)).buffer(_FOOTPRINT_SLACK)
-    return box(-180, -90, 180, 90)

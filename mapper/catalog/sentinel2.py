@@ -6,12 +6,22 @@ took it off again, and some items are wrong about it. So: the metadata is read b
 never looks at the date, and one look at a coarse overview confirms or overrules it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapper.catalog.bands import Item, find_band
 
 OFFSET = -0.1
+_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+"""Earth Search's, now and in version 0."""
+_BASELINES = (
+    "s2:processing_baseline",
+    "sentinel2:processing_baseline",
+    "sentinel:processing_baseline",
+)
+_PRODUCTS = ("s2:product_uri", "sentinel2:product_uri", "sentinel:product_id")
+_IN_A_NAME = re.compile(r"_N(\d{2})\.?(\d{2})(?=_|$|\.)")
 _DISPROVES_BELOW = 900
 _SUPPORTS = (1000, 1300)
 
@@ -34,22 +44,40 @@ class OffsetVerdict:
 
 
 def declared_offset(item: Item) -> tuple[float, str]:
-    """Offset by the item's metadata, and which part of it decided.
+    """Offset by the item's metadata, and which part of it decided; never its date.
 
-    Earth Search's flag wins over `raster:bands` where it is true; then `raster:bands`; then
-    the processing baseline (Planetary Computer).
+    The flag that the offset was taken off wins where it is true, whatever `raster:bands` says;
+    then the band's own offset; then the processing baseline, where the product's name may be
+    all that holds it.
     """
     properties = item["properties"]
-    if properties.get("earthsearch:boa_offset_applied") is True:
+    if any(properties.get(name) is True for name in _FLAGS):
         return 0.0, "flag"
     for name in ("red", "green", "nir", "blue"):
         band = find_band(item, name)
         if band is not None and band.offset is not None:
             return band.offset, "raster:bands"
-    baseline = str(properties.get("s2:processing_baseline", ""))
+    baseline = baseline_of(item)
     if baseline:
         return (OFFSET if _at_least_four(baseline) else 0.0), "baseline"
     return 0.0, "default"
+
+
+def baseline_of(item: Item) -> str:
+    """Processing baseline such as `04.00`; empty where neither properties nor name hold one."""
+    properties = item["properties"]
+    for name in _BASELINES:
+        if properties.get(name):
+            return str(properties[name])
+    # Copernicus Data Space has it here, where others keep the version of their own software
+    version = str(properties.get("processing:version", ""))
+    if re.fullmatch(r"\d{2}\.\d{2}", version):
+        return version
+    for text in (*(properties.get(name) for name in _PRODUCTS), item.get("id")):
+        found = _IN_A_NAME.search(str(text or ""))
+        if found:
+            return f"{found.group(1)}.{found.group(2)}"
+    return ""
 
 
 def _at_least_four(baseline: str) -> bool:
@@ -82,9 +110,21 @@ def judge_offset(item: Item, first_percentiles: Mapping[str, float]) -> OffsetVe
 
 
 def mgrs_tile(item: Item) -> str:
-    """The scene's MGRS tile; its id where it names none."""
+    """The scene's MGRS tile, such as `05CNL`; its id where it names none."""
     properties = item["properties"]
     for name in ("grid:code", "s2:mgrs_tile"):
         if properties.get(name):
-            return str(properties[name]).removeprefix("MGRS-")
+            return _padded(str(properties[name]).removeprefix("MGRS-"))
+    for prefix in ("mgrs", "sentinel"):
+        parts = [properties.get(f"{prefix}:{part}") for part in _TILE_PARTS]
+        if all(parts):
+            return _padded("".join(map(str, parts)))
     return str(item["id"])
+
+
+_TILE_PARTS = ("utm_zone", "latitude_band", "grid_square")
+
+
+def _padded(tile: str) -> str:
+    """With two digits of zone: Earth Search writes 5CNL, the others 05CNL."""
+    return tile.zfill(5)

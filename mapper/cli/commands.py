@@ -10,6 +10,7 @@ import mapper
 from mapper.cli.library import models_app, recipe_app, recipes
 from mapper.cli.models import app as model_app
 from mapper.cli.options import (
+    AllowMissing,
     Aoi,
     CatalogAt,
     City,
@@ -17,6 +18,7 @@ from mapper.cli.options import (
     DeviceName,
     Json,
     ModelName,
+    NetWorkers,
     Out,
     RecipeName,
     Refresh,
@@ -78,6 +80,8 @@ def run(
     tile_size: TileSize = None,
     refresh: Refresh = False,
     trust_model: TrustModel = False,
+    allow_missing: AllowMissing = False,
+    net_workers: NetWorkers = False,
     device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
@@ -289,6 +293,8 @@ def _options(given: dict[str, Any]) -> Any:
         tile_size=given["tile_size"],
         refresh=given["refresh"],
         trust_model=given["trust_model"],
+        allow_missing=given.get("allow_missing", False),
+        net_workers=given.get("net_workers", False),
         device=given["device"],
     )
 

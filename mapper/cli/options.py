@@ -28,6 +28,14 @@ TileSize = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 Refresh = Annotated[bool, typer.Option(help="Search anew; what changed becomes the next version")]
 TrustModel = Annotated[bool, typer.Option(help="Run a model that is code (TorchScript, .pt2)")]
+NetWorkers = Annotated[
+    bool,
+    typer.Option(help="Read archives on workers alone that offer the Dask resource NET"),
+]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(help="Publish although scenes could not be read; the holes are marked"),
+]
 DeviceName = Annotated[
     DeviceChoice, typer.Option(help="Where the model runs; `auto` takes a GPU where there is one")
 ]

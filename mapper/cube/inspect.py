@@ -46,14 +46,14 @@ def bands_to_read(source: Source) -> list[str]:
         return ["elevation"]
     bands = list(source.bands.all)
     if isinstance(source, Sentinel2Source) and source.mask is not None:
-        bands.append("scl")
+        bands += [band for band in source.mask.bands if band not in bands]
     return bands
 
 
 def inspect_item(item: Item, source: Source) -> Inspection:
     """Look at a scene once: content of its assets and, for Sentinel-2, the offset's verdict.
 
-    Raises: ReadError where an asset cannot be read and the source says `on_read_error: fail`.
+    Raises: ReadError where an asset cannot be read and the source has no failure budget.
     """
     contents: dict[str, str] = {}
     try:
@@ -65,7 +65,7 @@ def inspect_item(item: Item, source: Source) -> Inspection:
             return Inspection(item=item["id"], contents=contents)
         percentiles = first_percentiles(item)
     except ReadError as reason:
-        if source.on_read_error == "fail":
+        if not source.failure_budget:
             raise
         return Inspection(item=item["id"], contents=contents, failure=str(reason))
     return Inspection(

@@ -9,8 +9,8 @@ from mapper.area.grid import Grid, PixelBox
 from mapper.catalog.bands import Item, find_band
 from mapper.catalog.observation import Observation
 from mapper.cube.inspect import Inspection
-from mapper.cube.warp import Pixels, read_band
-from mapper.errors import ReadError
+from mapper.cube.sample import Pixels
+from mapper.cube.warp import read_band
 from mapper.recipe import Resampling
 
 
@@ -25,6 +25,14 @@ class Target:
     def shape(self) -> tuple[int, int]:
         """Height and width."""
         return self.pixels.shape
+
+    def grow(self, pixels: int) -> "Target":
+        """The target with so many pixels more on each side."""
+        return replace(self, pixels=self.pixels.grow(pixels)) if pixels else self
+
+    def inner(self, array: np.ndarray, target: "Target") -> np.ndarray:
+        """The part of an array over this target that lies over a smaller one."""
+        return array[target.pixels.slices_in(self.pixels)]
 
 
 def read_mosaic(
@@ -81,33 +89,11 @@ def _laid_under(top: Pixels | None, part: Pixels) -> Pixels:
 def _to_stored(pixels: Pixels, scale: float, offset: float) -> Pixels:
     """Digital numbers to reflectance x 10000, rounded half up, clamped to 1..65534."""
     factor, shift = scale * 10_000, round(offset * 10_000)
-    stored = np.zeros(pixels.values.shape, dtype=np.uint16)
-    # float64, so that a factor of 1 leaves whole numbers whole
-    scaled = np.floor(pixels.values[pixels.valid].astype(np.float64) * factor + shift + 0.5)
-    stored[pixels.valid] = np.clip(scaled, 1, 65534)
-    return Pixels(stored, pixels.valid)
-
-
-def readable(
-    items: tuple[Item, ...], inspections: Mapping[str, Inspection]
-) -> tuple[tuple[Item, ...], bool]:
-    """Items without those that failed their inspection, and whether any did."""
-    good = tuple(i for i in items if not inspections[i["id"]].failure)
-    return good, len(good) < len(items)
-
-
-class ReadFailures:
-    """What to do about scenes that break while they are read."""
-
-    def __init__(self, skip: bool, failed: bool) -> None:
-        """`skip` leaves broken scenes out; `failed` says that one already was."""
-        self._skip = skip
-        self.any = failed
-        self.messages: list[str] = []
-
-    def note(self, reason: ReadError) -> None:
-        """Remember a failure, or raise it where the recipe does not let scenes go."""
-        if not self._skip:
-            raise reason
-        self.any = True
-        self.messages.append(str(reason))
+    if pixels.values.dtype == np.uint16 and factor == 1 and shift <= 0:
+        # whole numbers stay whole, and clamping first keeps them from running over
+        stored = np.clip(pixels.values, 1 - shift, min(65535, 65534 - shift))
+        stored -= np.uint16(-shift)
+    else:
+        numbers = np.where(pixels.valid, pixels.values, 0).astype(np.float64)
+        stored = np.clip(np.floor(numbers * factor + shift + 0.5), 1, 65534).astype(np.uint16)
+    return Pixels(np.where(pixels.valid, stored, np.uint16(0)), pixels.valid)

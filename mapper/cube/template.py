@@ -1,8 +1,10 @@
 """The arrays that each kind of source stores, known before any pixel is read."""
 
 from mapper.recipe import (
+    MADS,
     ElevationSource,
     ImagerySource,
+    LayerSource,
     Sentinel1Source,
     Sentinel2Source,
     Source,
@@ -12,6 +14,24 @@ from mapper.store.template import ArrayTemplate
 
 REFLECTANCE_SCALE = 0.0001
 """Sentinel-2 is stored as uint16; times this it is reflectance. 0 is nodata."""
+
+_METHODS = {
+    "median": "median",
+    "medoid": "medoid of",
+    "geomedian": "geometric median of",
+    "mean": "mean",
+    "percentiles": "percentiles of",
+    "best": "best pixel of",
+}
+_CELL_METHODS = {
+    "median": "median (even counts: mean of the middle two, half up)",
+    "medoid": "medoid (the look with the least sum of distances to the others)",
+    "geomedian": "geometric median (Weiszfeld)",
+    "mean": "mean (half up)",
+    "percentiles": "percentiles (linear between ranks, half up)",
+    "best": "the look with the highest score",
+}
+_SPECKLE = "multitemporal, window of {0} x {0} pixels (Quegan and Yu 2001)"
 
 STATUS = {
     0: "observed",
@@ -23,13 +43,69 @@ STATUS = {
 }
 """Per pixel, whether a source has a value and, if not, why; `outside` is set at publishing."""
 
-PIXELS_VERSION = {"sentinel-2": 1, "sentinel-1": 1, "elevation": 1, "imagery": 1}
+PIXELS_VERSION = {"sentinel-2": 2, "sentinel-1": 2, "elevation": 2, "imagery": 2, "layer": 1}
 """Raised whenever an ingest step of that kind gives other pixels for the same input."""
 
 
 def source_templates(name: str, source: Source) -> tuple[ArrayTemplate, ...]:
-    """Data, observation count and status arrays of one source."""
-    return (_data_template(name, source), *count_templates(name))
+    """Every array of one source: data, what is kept beside it, observation count and status."""
+    return (
+        *data_templates(name, source),
+        *_beside_templates(name, source),
+        *count_templates(name),
+    )
+
+
+def data_templates(name: str, source: Source) -> tuple[ArrayTemplate, ...]:
+    """The arrays that a model can read: the data, and indices where there are any."""
+    if isinstance(source, Sentinel2Source) and source.indices:
+        return _data_template(name, source), _index_template(name, source)
+    return (_data_template(name, source),)
+
+
+def _index_template(name: str, source: Sentinel2Source) -> ArrayTemplate:
+    return ArrayTemplate(
+        name=f"{name}_indices",
+        dtype="float32",
+        fill=float("nan"),
+        bands=tuple(source.indices),
+        attributes={"long_name": f"indices of the {source.composite.method}", "units": "1"},
+    )
+
+
+def _beside_templates(name: str, source: Source) -> tuple[ArrayTemplate, ...]:
+    """What a reducer gives beside the composite."""
+    if not isinstance(source, Sentinel2Source):
+        return ()
+    found = []
+    if source.composite.mads:
+        found.append(
+            ArrayTemplate(
+                name=f"{name}_mads",
+                dtype="float32",
+                fill=float("nan"),
+                bands=MADS,
+                attributes={
+                    "long_name": "median absolute deviations from the geometric median: "
+                    "Euclidean, spectral (cosine) and Bray-Curtis distance",
+                    "units": "1",
+                },
+            )
+        )
+    if source.composite.dates:
+        found.append(
+            ArrayTemplate(
+                name=f"{name}_date",
+                dtype="uint16",
+                fill=0,
+                attributes={
+                    "long_name": "date of the look that is, or is nearest to, the composite",
+                    "units": "days since 1970-01-01",
+                    "_FillValue": 0,
+                },
+            )
+        )
+    return tuple(found)
 
 
 def count_templates(name: str) -> tuple[ArrayTemplate, ArrayTemplate]:
@@ -64,12 +140,13 @@ def _data_template(name: str, source: Source) -> ArrayTemplate:
                 fill=0,
                 bands=bands,
                 attributes={
-                    "long_name": "median surface reflectance",
+                    "long_name": f"{_METHODS[source.composite.method]} surface reflectance",
                     "units": "1",
                     "scale_factor": REFLECTANCE_SCALE,
                     "add_offset": 0.0,
                     "_FillValue": 0,
-                    "cell_methods": "time: median (even counts: mean of the middle two, half up)",
+                    "cell_methods": f"time: {_CELL_METHODS[source.composite.method]}",
+                    "resampling": source.resampling,
                 },
             )
         case Sentinel1Source():
@@ -82,6 +159,8 @@ def _data_template(name: str, source: Source) -> ArrayTemplate:
                     "long_name": "gamma nought, mean in linear power",
                     "units": "dB",
                     "cell_methods": "time: mean (in linear power)",
+                    "resampling": source.resampling,
+                    "speckle_filter": _SPECKLE.format(source.speckle) if source.speckle else "none",
                 },
             )
         case ElevationSource():
@@ -90,7 +169,10 @@ def _data_template(name: str, source: Source) -> ArrayTemplate:
                 dtype="float32",
                 fill=float("nan"),
                 bands=bands,
-                attributes={"long_name": "elevation (m), slope and aspect (degrees)"},
+                attributes={
+                    "long_name": "elevation (m), slope and aspect (degrees)",
+                    "resampling": source.resampling,
+                },
             )
         case ImagerySource():
             return ArrayTemplate(
@@ -102,5 +184,19 @@ def _data_template(name: str, source: Source) -> ArrayTemplate:
                     "long_name": "digital numbers of the imagery",
                     "units": "1",
                     "_FillValue": 65535,
+                    "resampling": source.resampling,
+                },
+            )
+        case LayerSource():
+            return ArrayTemplate(
+                name=name,
+                dtype="uint8",
+                fill=255,
+                bands=bands,
+                attributes={
+                    "long_name": f"class values of {', '.join(source.collections)}",
+                    "units": "1",
+                    "_FillValue": 255,
+                    "resampling": source.resampling,
                 },
             )

@@ -59,13 +59,19 @@ class ProductFacts:
     layers: Sequence[ProductLayer] = ()
 
 
-def product_item(facts: ProductFacts, folder: Path, counts: Mapping[int, int]) -> dict[str, Any]:
+def product_item(
+    facts: ProductFacts,
+    folder: Path,
+    counts: Mapping[int, int],
+    holes: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
     """The STAC item of one city's map, with size and checksum of every file.
 
     Args:
         facts: where the map comes from.
         folder: with the files of the product.
         counts: pixels per class, for the classes' counts and shares.
+        holes: per source, pixels without a value because a scene could not be read.
     """
     start, end = facts.interval.split("/")
     return {
@@ -103,6 +109,7 @@ def product_item(facts: ProductFacts, folder: Path, counts: Mapping[int, int]) -
             "mapper:scenes": {k: [dict(s) for s in v] for k, v in facts.scenes.items()},
             "mapper:missing": list(facts.missing),
             "mapper:warnings": list(facts.warnings),
+            "mapper:holes": dict(holes or {}),
             "renders": _renders(facts.classes),
         },
         "collection": COLLECTION,

@@ -3,7 +3,9 @@
 A recipe is a YAML file under `pipelines/` or any path. Unknown keys are refused.
 """
 
+from mapper.recipe.compositing import MADS, BestScore, Compositing
 from mapper.recipe.load import data_directory, load_recipe, shipped_recipes
+from mapper.recipe.masks import CloudMask, Mask, ModelMask, SclMask
 from mapper.recipe.predict import Predict
 from mapper.recipe.recipe import Composite, Recipe, digest_of
 from mapper.recipe.sources import (
@@ -12,22 +14,30 @@ from mapper.recipe.sources import (
     Bands,
     ElevationSource,
     ImagerySource,
+    LayerSource,
     Resampling,
-    SclMask,
     Sentinel1Source,
     Sentinel2Source,
     Source,
     layers_of,
+    sure_layers,
 )
 from mapper.recipe.training import Train
 
 __all__ = [
     "EARTH_SEARCH",
+    "MADS",
     "PLANETARY_COMPUTER",
     "Bands",
+    "BestScore",
+    "CloudMask",
     "Composite",
+    "Compositing",
     "ElevationSource",
     "ImagerySource",
+    "LayerSource",
+    "Mask",
+    "ModelMask",
     "Predict",
     "Recipe",
     "Resampling",
@@ -41,4 +51,5 @@ __all__ = [
     "layers_of",
     "load_recipe",
     "shipped_recipes",
+    "sure_layers",
 ]

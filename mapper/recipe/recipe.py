@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Recipe(Section):
     seasons: dict[str, list[int]] = Field(
         default={"winter": [12, 1, 2], "spring": [3, 4, 5], "summer": [6, 7, 8]}
         | {"autumn": [9, 10, 11]},
-        description="Months of each season, for sources with `seasons: true`",
+        description="Months of each season, for sources with `every: season`",
     )
     model: str = Field(description="Name of a model folder, or a path to one")
     predict: Predict = Predict()
@@ -83,23 +84,23 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _over_has_what_it_needs(self) -> "Recipe":
-        seasonal = any(getattr(s, "seasons", False) for s in self.sources.values())
-        if self.predict.over == "season" and not seasonal:
-            raise ValueError("predict.over is season, but no source has `seasons: true`")
+        parted = [n for n, s in self.sources.items() if parts_of(s, self.seasons)]
+        if self.predict.over == "season" and not parted:
+            raise ValueError("predict.over is season, but no source has `every: season`")
         apart = self.predict.over != "composite"
         if apart and (self.predict.entropy or self.predict.probabilities):
             raise ValueError("predict.entropy and probabilities are for predict.over: composite")
-        for name, source in self.sources.items():
-            if getattr(source, "seasons", False) and getattr(source, "months", []):
-                raise ValueError(f"source {name!r}: give months or seasons, not both")
+        for name in parted:
+            if getattr(self.sources[name], "months", []):
+                raise ValueError(f"source {name!r}: give `months` or `every`, not both")
         names = [c.name for c in self.composites]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources would both be called one of {sorted(names)}")
         if self.predict.over == "scene":
             if not any(s.kind == "sentinel-2" for s in self.sources.values()):
                 raise ValueError("predict.over is scene, but no source is sentinel-2")
-            if seasonal:
-                raise ValueError("predict.over is scene; take `seasons: true` out of the sources")
+            if parted:
+                raise ValueError("predict.over is scene; take `every` out of the sources")
         return self
 
     @property
@@ -107,10 +108,10 @@ class Recipe(Section):
         """What is ingested: the sources, those with seasons once for each of them."""
         found: list[Composite] = []
         for name, source in self.sources.items():
-            if not getattr(source, "seasons", False):
+            parts = parts_of(source, self.seasons)
+            if not parts:
                 found.append(Composite(name=name, source=source, slot=name))
-                continue
-            for season, months in self.seasons.items():
+            for season, months in parts.items():
                 one = source.model_copy(update={"months": months})
                 stacked = self.predict.over != "season"
                 found.append(
@@ -129,6 +130,16 @@ class Recipe(Section):
     def digest(self) -> str:
         """Hash of everything in the recipe that a map depends on."""
         return digest_of(self.model_dump(mode="json", exclude={"train"}))
+
+
+def parts_of(source: Source, seasons: Mapping[str, list[int]]) -> Mapping[str, list[int]]:
+    """Months of each part of the period that a source is composed for; none where it is whole."""
+    every = getattr(source, "every", "period")
+    if every == "season":
+        return seasons
+    if every == "quarter":
+        return {f"q{q}": [3 * q - 2, 3 * q - 1, 3 * q] for q in range(1, 5)}
+    return {f"m{m:02d}": [m] for m in range(1, 13)} if every == "month" else {}
 
 
 def digest_of(value: Any) -> str:

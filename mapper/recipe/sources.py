@@ -2,8 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from mapper.recipe.compositing import Compositing
+from mapper.recipe.masks import Mask, SclMask
 from mapper.recipe.section import Section
 
 EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
@@ -32,36 +34,29 @@ class _Source(Section):
     optional: bool = Field(
         default=False, description="A city without scenes of this source is mapped without it"
     )
-    on_read_error: Literal["fail", "skip"] = Field(
-        default="fail",
-        description="`fail` stops the tile; `skip` leaves the scene out and marks the pixels",
-    )
-
-
-class SclMask(Section):
-    """Sentinel-2's scene classification as a mask."""
-
-    invalid: list[int] = Field(
-        default=[0, 1, 3, 8, 9, 10], description="SCL values that are not ground"
-    )
-    required: bool = Field(
-        default=True, description="Leave out scenes without SCL; false uses them unmasked"
-    )
-    always_masked_share: float = Field(
-        default=0.9,
-        description="Pixels masked in more than this share of at least 5 scenes are kept and "
-        "flagged: bright roofs are often called cloud. 1 turns it off",
-        gt=0,
+    failure_budget: float = Field(
+        default=0,
+        ge=0,
         le=1,
+        description="Share of a tile's scenes that may be left out because they cannot be read; "
+        "more stop the tile. Of a source that is not optional, a pixel that only they could have "
+        "given stops the product, unless --allow-missing",
     )
+    license: str | None = Field(
+        default=None, description="SPDX, where mapper does not know the collection"
+    )
+    attribution: str | None = Field(default=None, description="Likewise")
+    terms_url: str | None = Field(default=None, description="Likewise")
 
 
 class _Dated(_Source):
     months: list[int] = Field(
         default=[], description="Months of the period to use, 1 to 12; all where empty"
     )
-    seasons: bool = Field(
-        default=False, description="One composite for each of the recipe's seasons"
+    every: Literal["period", "season", "quarter", "month"] = Field(
+        default="period",
+        description="One composite of the whole period, or one for each of the recipe's seasons, "
+        "each quarter (q1 to q4) or month (m01 to m12)",
     )
 
     @field_validator("months")
@@ -73,18 +68,36 @@ class _Dated(_Source):
 
 
 class Sentinel2Source(_Dated):
-    """Optical composite: median reflectance over the period, with an observation count."""
+    """Optical composite: reflectance over the period by one reducer, with a count."""
 
     kind: Literal["sentinel-2"]
     catalog: str = EARTH_SEARCH
     collections: list[str] = Field(default=["sentinel-2-l2a"])
     bands: Bands = Bands(required=["red", "green", "nir"], optional=["blue", "swir16"])
-    mask: SclMask | None = SclMask()
+    mask: Mask | None = SclMask()
+    composite: Compositing = Compositing()
+    indices: list[str] = Field(
+        default=[], description="Indices of the composite, e.g. ndvi; a model reads them as bands"
+    )
     max_cloud_cover: float = Field(default=60, ge=0, le=100, description="Per cent, of a scene")
     scenes_per_tile: int = Field(
-        default=24, ge=1, description="Least cloudy scenes kept per MGRS tile"
+        default=24, ge=1, description="Scenes kept per MGRS tile: those of best coverage"
     )
     resampling: Resampling = "bilinear"
+
+    @model_validator(mode="after")
+    def _reducer_has_what_it_needs(self) -> "Sentinel2Source":
+        method = self.composite.method
+        if method == "geomedian" and self.bands.optional:
+            raise ValueError(
+                f"a geomedian needs every band of a look; make {self.bands.optional} required, or "
+                "leave them out"
+            )
+        if method == "percentiles" and self.indices:
+            raise ValueError("indices are those of one composite; leave them or percentiles out")
+        if len(set(self.indices)) < len(self.indices):
+            raise ValueError(f"indices {self.indices}: one is there twice")
+        return self
 
 
 class Sentinel1Source(_Dated):
@@ -94,11 +107,24 @@ class Sentinel1Source(_Dated):
     catalog: str = PLANETARY_COMPUTER
     collections: list[str] = Field(default=["sentinel-1-rtc"])
     bands: Bands = Bands(required=["vv", "vh"])
+    speckle: int = Field(
+        default=0,
+        ge=0,
+        le=15,
+        description="Side of the window of a multitemporal speckle filter, odd pixels; 0 is off",
+    )
     orbits: Literal["together", "apart"] = Field(
         default="together",
         description="`apart` gives vv_ascending, vh_ascending, vv_descending, vh_descending",
     )
     resampling: Resampling = "bilinear"
+
+    @field_validator("speckle")
+    @classmethod
+    def _window_is_odd(cls, speckle: int) -> int:
+        if speckle and speckle % 2 == 0:
+            raise ValueError(f"{speckle}: a window has an odd side, e.g. 7")
+        return speckle
 
     @property
     def layers(self) -> list[str]:
@@ -128,12 +154,36 @@ class ImagerySource(_Source):
     resampling: Resampling = "bilinear"
 
 
+class LayerSource(_Source):
+    """A map that others made, as class values: IO-LULC, WorldCover; nearest, never mixed."""
+
+    kind: Literal["layer"]
+    catalog: str = PLANETARY_COMPUTER
+    collections: list[str] = Field(min_length=1)
+    bands: Bands = Bands(required=["classes"])
+    ignore_period: bool = Field(default=True, description="Use the newest map of any date")
+    resampling: Literal["nearest"] = "nearest"
+
+
 Source = Annotated[
-    Sentinel2Source | Sentinel1Source | ElevationSource | ImagerySource,
+    Sentinel2Source | Sentinel1Source | ElevationSource | ImagerySource | LayerSource,
     Field(discriminator="kind"),
 ]
 
 
 def layers_of(source: Source) -> list[str]:
     """Names of the bands that a source stores in the cube."""
-    return source.layers if isinstance(source, Sentinel1Source) else source.bands.all
+    if isinstance(source, Sentinel1Source):
+        return source.layers
+    if isinstance(source, Sentinel2Source):
+        return source.composite.layers(source.bands.all)
+    return source.bands.all
+
+
+def sure_layers(source: Source) -> list[str]:
+    """Those of them that every city of the source has."""
+    if isinstance(source, Sentinel1Source) and source.orbits == "apart":
+        return []
+    if isinstance(source, Sentinel2Source):
+        return source.composite.layers(source.bands.required)
+    return source.bands.required

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,16 +11,27 @@ from mapper.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 20
+NET: Mapping[str, float] = {"NET": 1}
+"""What a step that reads archives takes of a worker that may reach them; one that offers NET=4
+reads four at a time."""
 
 
 @contextmanager
-def open_cluster(address: str, workers: int | None) -> Iterator[Any]:
+def open_cluster(
+    address: str, workers: int | None, resources: Mapping[str, float] | None = None
+) -> Iterator[Any]:
     """A Dask client on `local` processes or on the scheduler at an address.
 
     Local workers have one thread each: rasters are decoded and models run in their own
     processes, with thread counts set by the inference plan. The dashboard listens on loopback.
 
-    Raises: UsageError where no scheduler answers at the address, or it has no worker.
+    Args:
+        address: `local`, or of a scheduler.
+        workers: how many local ones.
+        resources: that a worker has to offer; local ones offer them.
+
+    Raises: UsageError where no scheduler answers at the address, it has no worker, or none that
+        offers the resources: their steps would wait for ever.
     """
     import dask
 
@@ -30,6 +41,7 @@ def open_cluster(address: str, workers: int | None) -> Iterator[Any]:
 
     if address != "local":
         with _connected(address) as client:
+            _check_resources(client, resources or {})
             yield client
         return
     count = workers or max(1, min(4, os.cpu_count() or 1))
@@ -42,10 +54,20 @@ def open_cluster(address: str, workers: int | None) -> Iterator[Any]:
     }
     with (
         dask.config.set(settings),
-        _local_cluster(count) as cluster,
+        _local_cluster(count, resources) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def _check_resources(client: Any, resources: Mapping[str, float]) -> None:
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    for name, amount in resources.items():
+        if not any(w.get("resources", {}).get(name, 0) >= amount for w in workers):
+            raise UsageError(
+                f"no worker offers the resource {name}, and steps that need it would wait for "
+                f"ever; start some with `--resources {name}=4`"
+            )
 
 
 def worker_memory(client: Any) -> int:
@@ -56,7 +78,7 @@ def worker_memory(client: Any) -> int:
 
 
 @contextmanager
-def _local_cluster(workers: int) -> Iterator[Any]:
+def _local_cluster(workers: int, resources: Mapping[str, float] | None) -> Iterator[Any]:
     from distributed import LocalCluster
 
     options = {
@@ -66,6 +88,7 @@ def _local_cluster(workers: int) -> Iterator[Any]:
         "host": "127.0.0.1",
         "silence_logs": logging.CRITICAL,
         "dashboard_address": _dashboard_address(),
+        "resources": dict(resources or {}),
     }
     cluster = LocalCluster(**options)
     try:

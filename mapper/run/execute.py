@@ -3,7 +3,7 @@
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,8 @@ class Execution:
     """A Dask client."""
     ledger: Ledger
     listener: Listener
+    resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Per stage, what of its worker's resources a step takes."""
     _running: dict[Any, list[tuple[CityJob, Step]]] = field(default_factory=dict)
     _by_identity: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -101,6 +103,7 @@ class Execution:
             pure=False,
             retries=1 if step.stage != "publish" else 0,
             workers=where,
+            resources=self.resources.get(step.stage),
         )
         self._running[future] = [(job, step)]
         self._by_identity[step.identity] = future

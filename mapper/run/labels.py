@@ -18,7 +18,8 @@ from mapper.area.grid import WGS84, Grid, PixelBox, plain_number
 from mapper.catalog.access import open_raster
 from mapper.catalog.bands import BandAsset
 from mapper.classes import ClassTable
-from mapper.cube.warp import Pixels, read_band
+from mapper.cube.sample import Pixels
+from mapper.cube.warp import read_band
 from mapper.errors import DataError, ReadError
 from mapper.inference.composition import CONFIDENCE_STEPS
 from mapper.run.cut import CityCube

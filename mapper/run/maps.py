@@ -15,8 +15,8 @@ import numpy as np
 import shapely
 
 from mapper.area.grid import PixelBox, TileKey
-from mapper.cube.composite import merged_status
-from mapper.cube.template import count_templates
+from mapper.cube.status import merged_status
+from mapper.cube.template import count_templates, data_templates
 from mapper.errors import ModelError
 from mapper.inference.card import ModelCard, load_card
 from mapper.inference.coding import Coding, Layer
@@ -31,7 +31,7 @@ from mapper.inference.runtime import load_runtime, programs_made
 from mapper.recipe import Recipe
 from mapper.run.ledger import Output
 from mapper.run.selector import window_selector
-from mapper.run.tasks import Outcome, data_template, outputs_of
+from mapper.run.tasks import Outcome, outputs_of
 from mapper.store.shards import read_box, write_shards
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import extent_of
@@ -63,18 +63,19 @@ def coding_of(card: ModelCard, recipe: Recipe) -> Coding:
     """How the channels of a model are stored in the cube of a recipe."""
     layers: dict[str, Layer] = {}
     for composite in recipe.composites:
-        template = data_template(composite.name, composite.source)
-        known = {composite.band(band): band for band in template.bands or ()}
-        wanted = [name for name in known if name in card.bands]
-        if wanted and composite.slot not in layers:
-            layers[composite.slot] = Layer(
-                name=composite.slot,
-                dtype=template.dtype,
-                scale=float(template.attributes.get("scale_factor", 1.0)),
-                nodata=template.fill,
-                channels=tuple(card.bands.index(name) for name in wanted),
-                bands=tuple(known[name] for name in wanted),
-            )
+        for template in data_templates(composite.name, composite.source):
+            slot = composite.slot + template.name.removeprefix(composite.name)
+            known = {composite.band(band): band for band in template.bands or ()}
+            wanted = [name for name in known if name in card.bands]
+            if wanted and slot not in layers:
+                layers[slot] = Layer(
+                    name=slot,
+                    dtype=template.dtype,
+                    scale=float(template.attributes.get("scale_factor", 1.0)),
+                    nodata=template.fill,
+                    channels=tuple(card.bands.index(name) for name in wanted),
+                    bands=tuple(known[name] for name in wanted),
+                )
     return Coding(layers=tuple(layers.values()), bands=len(card.bands))
 
 

@@ -16,12 +16,13 @@ from mapper.area.window import Window
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.cube.reduce.indices import index_layers, sure_index
 from mapper.cube.template import PIXELS_VERSION
 from mapper.errors import NothingFoundError, RecipeError, UsageError
 from mapper.inference.card import ModelCard
 from mapper.inference.coding import Coding
 from mapper.inference.plan import InferencePlan
-from mapper.recipe import Recipe, digest_of, layers_of
+from mapper.recipe import Recipe, Source, digest_of, layers_of, sure_layers
 from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
 from mapper.run.publish import PUBLISH_VERSION
 from mapper.run.selector import window_selector
@@ -45,6 +46,12 @@ class RunRequest:
     """None takes the city's own, or 2048 at its first run."""
     refresh: bool = False
     trust_model: bool = False
+    allow_missing: bool = False
+    """Leave out whatever cannot be read, and publish with the holes marked."""
+
+    def budgeted(self, source: Source) -> Source:
+        """A source with the failure budget that this run allows."""
+        return source.model_copy(update={"failure_budget": 1.0}) if self.allow_missing else source
 
     @property
     def product(self) -> str:
@@ -227,10 +234,10 @@ def check_bands(recipe: Recipe, card: ModelCard) -> list[str]:
     given, sure = set(), set()
     for composite in recipe.composites:
         source = composite.source
-        given |= {composite.band(layer) for layer in layers_of(source)}
+        given |= {composite.band(layer) for layer in [*layers_of(source), *index_layers(source)]}
         if not source.optional:
-            needed = set(source.bands.required)
-            sure |= {composite.band(b) for b in layers_of(source) if b in needed}
+            sure |= {composite.band(layer) for layer in sure_layers(source)}
+            sure |= {composite.band(i) for i in index_layers(source) if sure_index(source, i)}
     for band in card.required:
         if band not in given:
             raise RecipeError(

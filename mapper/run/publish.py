@@ -24,6 +24,7 @@ from mapper.product.cog import RasterSpec, strips, write_cog
 from mapper.product.item import ProductFacts, ProductLayer, file_facts, product_item
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
+from mapper.run.holes import HoleCounter
 from mapper.run.layout import Version
 from mapper.run.ledger import Output
 from mapper.run.tasks import Outcome
@@ -32,7 +33,7 @@ from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import swap, write_view
 
-PUBLISH_VERSION = 2
+PUBLISH_VERSION = 3
 """Raised whenever publishing gives other bytes for the same shards."""
 _OUTSIDE = 1
 _COUNT_NODATA = 65535
@@ -73,6 +74,8 @@ class PublishTask:
     cube: ArraySet
     maps: ArraySet
     sources: tuple[str, ...]
+    whole: tuple[str, ...] = ()
+    """Sources that may have no hole where a scene could not be read."""
 
     def run(self) -> Outcome:
         """Write the views and the product folder; the folder appears when it is complete."""
@@ -101,7 +104,9 @@ class PublishTask:
 
     def _write_files(self, folder: Path) -> ClassAreas:
         inside = InsideMask(shapely.from_wkb(self.area), self.facts.grid, self.facts.pixels)
-        counts = self._write_rasters(folder, inside)
+        holes = HoleCounter(self.sources)
+        counts = self._write_rasters(folder, inside, holes)
+        holes.check(self.whole)
         areas = ClassAreas(
             pixels=counts,
             pixel_area=pixel_area_km2(
@@ -112,10 +117,12 @@ class PublishTask:
         write_json(folder / "statistics.json", {"city": self.facts.city, **areas.to_json()})
         write_text(folder / "statistics.csv", areas.to_csv())
         self._write_quicklook(folder, areas)
-        write_json(folder / "item.json", product_item(self.facts, folder, counts))
+        write_json(folder / "item.json", product_item(self.facts, folder, counts, holes.pixels))
         return areas
 
-    def _write_rasters(self, folder: Path, inside: "InsideMask") -> dict[int, int]:
+    def _write_rasters(
+        self, folder: Path, inside: "InsideMask", holes: HoleCounter
+    ) -> dict[int, int]:
         grid, tile, counter = self.facts.grid, self.facts.grid.tile, PixelCounter()
         tags = {
             "TITLE": self.facts.title,
@@ -134,7 +141,9 @@ class PublishTask:
             return np.where(inside.of(pixels), values, STEPS_NODATA)
 
         def observations(pixels: PixelBox) -> np.ndarray:
-            return self._observations(pixels, inside.of(pixels))
+            layers = self._observations(pixels, inside.of(pixels))
+            holes.add(layers)
+            return layers
 
         specs = self._specs(grid, tags)
         write_cog(folder / "classes.tif", specs["classes"], classes)

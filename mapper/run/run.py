@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from mapper.inference.probe import Wishes, choose
 from mapper.product.item import index_feature, run_collection
 from mapper.recipe import Recipe, load_recipe
 from mapper.run.city import CityJob
-from mapper.run.cluster import open_cluster, worker_memory
+from mapper.run.cluster import NET, open_cluster, worker_memory
 from mapper.run.estimate import estimate_city
 from mapper.run.execute import Execution
 from mapper.run.layout import PROBES, all_versions
@@ -54,6 +54,10 @@ class RunOptions:
     tile_size: int | None = None
     refresh: bool = False
     trust_model: bool = False
+    allow_missing: bool = False
+    """Publish although scenes could not be read; the holes are marked."""
+    net_workers: bool = False
+    """Read archives on workers that offer the Dask resource NET alone."""
     device: DeviceChoice = "auto"
 
 
@@ -139,6 +143,7 @@ def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
         tile_size=options.tile_size,
         refresh=options.refresh,
         trust_model=options.trust_model,
+        allow_missing=options.allow_missing,
     )
 
 
@@ -195,13 +200,15 @@ def run(
     with hold_folder(request.out), ExitStack() as stack:
         client = None
         if not all_finished(request):
-            client = stack.enter_context(open_cluster(options.cluster, options.workers))
+            offered = NET if options.net_workers else None
+            client = stack.enter_context(open_cluster(options.cluster, options.workers, offered))
             listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
         plans, lost = plan_run(request, listener, opener)
         todo = [plan for plan in plans if not plan.finished]
         results = [_finished_before(plan) for plan in plans if plan.finished]
         if todo and client is not None:
-            results += _carry_out(todo, client, listener)
+            reading = {"inspect": NET, "ingest": NET} if options.net_workers else {}
+            results += _carry_out(todo, client, listener, reading)
         order = {area.slug: number for number, area in enumerate(request.areas)}
         results = sorted(results + lost, key=lambda r: order[r.slug])
         seconds = round(time.monotonic() - began, 3)
@@ -220,7 +227,12 @@ def _finished_before(plan: CityPlan) -> CityResult:
     )
 
 
-def _carry_out(plans: Sequence[CityPlan], client: Any, listener: Listener) -> list[CityResult]:
+def _carry_out(
+    plans: Sequence[CityPlan],
+    client: Any,
+    listener: Listener,
+    resources: Mapping[str, Mapping[str, float]],
+) -> list[CityResult]:
     """Freeze, execute and finish the versions of some cities."""
     for plan in plans:
         needed = estimate_city(plan).memory_bytes
@@ -231,7 +243,7 @@ def _carry_out(plans: Sequence[CityPlan], client: Any, listener: Listener) -> li
         listener(Event(kind="warning", message=message))
     jobs, lost = _begin(plans, ledger)
     try:
-        Execution(jobs, client, ledger, listener).run()
+        Execution(jobs, client, ledger, listener, resources).run()
     finally:
         ledger.close()
     return [_result(job, listener) for job in jobs] + lost

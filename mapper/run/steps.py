@@ -10,7 +10,7 @@ from mapper.area.grid import TileKey
 from mapper.catalog.bands import Item
 from mapper.cube.ingest import TileScenes
 from mapper.cube.inspect import Inspection
-from mapper.cube.template import PIXELS_VERSION, source_templates
+from mapper.cube.template import PIXELS_VERSION, count_templates, data_templates, source_templates
 from mapper.inference.reduce import REDUCE_VERSION
 from mapper.product.item import ProductLayer
 from mapper.recipe import Source, digest_of
@@ -30,7 +30,7 @@ from mapper.run.parts import CubePart, MapPart, cube_parts, map_parts
 from mapper.run.plan import CityPlan, area_wkb
 from mapper.run.publish import PUBLISH_VERSION, ArraySet, PublishTask
 from mapper.run.step import Step
-from mapper.run.tasks import IngestTask, InspectTask, array_directory, data_template
+from mapper.run.tasks import IngestTask, InspectTask, array_directory
 from mapper.store.template import ArrayTemplate
 
 Inspections = Mapping[str, Mapping[str, Inspection]]
@@ -71,7 +71,7 @@ class CitySteps:
         """Look at a scene once."""
         key = f"inspect/{self.plan.version.key}/{self.plan.token}/{name}/{item['id']}"
         components = {"item": digest_of(item), "version": PIXELS_VERSION[source.kind]}
-        task = InspectTask(key=key, name=name, item=item, source=source)
+        task = InspectTask(key=key, name=name, item=item, source=self.plan.request.budgeted(source))
         return self._step("inspect", task, {key: (digest_of(components), components)})
 
     def ingest(self, part: CubePart, tile: TileKey, inspections: Inspections) -> Step:
@@ -79,7 +79,8 @@ class CitySteps:
         source, items = part.source, part.scenes[tile]
         seen = {i["id"]: inspections[part.arrays][i["id"]] for i in items}
         # which scenes there are says all that a source's choice of them could
-        choice = {"catalog", "collections", "optional", "months", "seasons"}
+        choice = {"catalog", "collections", "optional", "months", "every", "failure_budget"}
+        choice |= {"license", "attribution", "terms_url"}
         components = {
             "scenes": {
                 i["id"]: digest_of(scene_components(i, source, seen[i["id"]])) for i in items
@@ -94,7 +95,7 @@ class CitySteps:
             digest=digest,
             token=self.plan.token,
             scenes=TileScenes(name=part.arrays, key=tile, items=items, inspections=seen),
-            source=source,
+            source=self.plan.request.budgeted(source),
         )
         return self._step("ingest", task, {key: (digest, components)})
 
@@ -111,8 +112,16 @@ class CitySteps:
 
     def read_by(self, part: MapPart) -> list[str]:
         """Cube parts that the model reads for a map part."""
-        slots = {layer.name for layer in self.plan.request.coding.layers}
-        return [name for slot, name in part.cube.items() if slot in slots]
+        return [name for name in part.cube.values() if self.read_arrays(self.cube[name])]
+
+    def read_arrays(self, cube: CubePart) -> dict[str, ArrayTemplate]:
+        """Arrays of a cube part that the model reads, by its layers."""
+        layers = {layer.name for layer in self.plan.request.coding.layers}
+        found = {
+            cube.slot + template.name.removeprefix(cube.arrays): template
+            for template in data_templates(cube.arrays, cube.source)
+        }
+        return {slot: template for slot, template in found.items() if slot in layers}
 
     def predict(self, part: MapPart, block: Sequence[TileKey], ingested: Ingested) -> Step:
         """A block of tiles of a map part."""
@@ -127,14 +136,13 @@ class CitySteps:
         layers = {}
         for name in self.read_by(part):
             cube = self.cube[name]
-            layers[cube.slot] = LayerShards(
-                template=data_template(cube.arrays, cube.source),
-                shards={
-                    t: self._array(t, cube.arrays, ingested[name, t], cube.arrays)
+            for slot, template in self.read_arrays(cube).items():
+                shards = {
+                    t: self._array(t, cube.arrays, ingested[name, t], template.name)
                     for n, t in sorted(needed)
                     if n == name
-                },
-            )
+                }
+                layers[slot] = LayerShards(template=template, shards=shards)
         task = PredictTask(
             root=self.root,
             tiles=tuple(tiles),
@@ -157,10 +165,10 @@ class CitySteps:
         windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
         inputs: dict[str, dict[str, str]] = {}
         for name in self.read_by(part):
-            inputs[self.cube[name].slot] = {}
+            inputs |= {slot: {} for slot in self.read_arrays(self.cube[name])}
         for name, near in self.needs(part, tile):
-            cube = self.cube[name]
-            inputs[cube.slot][str(near)] = checksum(ingested[name, near], cube.arrays)
+            for slot, template in self.read_arrays(self.cube[name]).items():
+                inputs[slot][str(near)] = checksum(ingested[name, near], template.name)
         absent = [t for t in self.context(tile) if t not in self.plan.ingest_set]
         return {
             "inputs": inputs,
@@ -235,6 +243,9 @@ class CitySteps:
             cube=self._cube(ingested, mapped),
             maps=self._maps(mapped),
             sources=tuple(dict.fromkeys(c.arrays for c in self.cube.values())),
+            whole=()
+            if plan.request.allow_missing
+            else tuple({c.arrays: None for c in self.cube.values() if not c.source.optional}),
         )
         return self._step("publish", task, {key: (digest_of(components), components)})
 
@@ -242,14 +253,13 @@ class CitySteps:
         """Arrays of the cube; of observations that are mapped apart, their sums alone."""
         arrays = {}
         for part in self.cube.values():
-            data, *counts = source_templates(part.arrays, part.source)
             if "@" in part.name:
-                for template in counts:
+                for template in count_templates(part.arrays):
                     arrays[template] = {
                         t: self._array(t, MAP_STEP, e, template.name) for t, e in mapped.items()
                     }
                 continue
-            for template in (data, *counts):
+            for template in source_templates(part.arrays, part.source):
                 arrays[template] = {
                     t: self._array(t, part.arrays, e, template.name)
                     for (n, t), e in ingested.items()

@@ -13,11 +13,9 @@ from mapper.area.grid import TileKey
 from mapper.catalog.bands import Item
 from mapper.cube.ingest import TileScenes, ingest_tile
 from mapper.cube.inspect import Inspection, inspect_item
-from mapper.cube.template import source_templates
 from mapper.recipe import Source
 from mapper.run.ledger import Output
 from mapper.store.shards import Shard, shard_directory, write_shards
-from mapper.store.template import ArrayTemplate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +118,3 @@ class IngestTask:
 def array_directory(root: Path, key: TileKey, step: str, digest: str, array: str) -> Path:
     """Where one array of one shard lies."""
     return shard_directory(root, key, step, digest) / array
-
-
-def data_template(name: str, source: Source) -> ArrayTemplate:
-    """The array of a source that holds its pixels."""
-    return source_templates(name, source)[0]

@@ -11,7 +11,6 @@ from mapper.area.grid import WGS84, Grid, project
 from mapper.catalog.observation import epsg_of
 from mapper.catalog.search import (
     FootprintTest,
-    least_cloudy,
     lonlat_boxes,
     search_city,
     search_source,
@@ -120,17 +119,6 @@ def test_every_recorded_footprint_is_understood(archive, recorded):
     for folder in sorted((archive / "stac").iterdir()):
         for item in recorded(folder.name):
             assert test.touches(item) in {True, False}
-
-
-def test_the_limit_keeps_the_least_cloudy_of_each_mgrs_tile(scene):
-    items = [
-        scene(f"{tile}{n}", grid__code=f"MGRS-{tile}", eo__cloud_cover=c)
-        for tile in ("33TTM", "32TQS")
-        for n, c in enumerate((40, 5, 30, 5, 0))
-    ]
-    kept = sorted(i["id"] for i in least_cloudy(items, 3))
-    assert kept == ["32TQS1", "32TQS3", "32TQS4", "33TTM1", "33TTM3", "33TTM4"]
-    assert sorted(i["id"] for i in least_cloudy(items[::-1], 2))[:2] == ["32TQS1", "32TQS4"]
 
 
 def tiles_items(source, tiles, tile, opened):

@@ -1,10 +1,15 @@
 """Whether the offset is still in the pixels: by rule, never by date, and by the pixels last."""
 
 import copy
+import json
+import os
+import re
+from fnmatch import fnmatch
+from pathlib import Path
 
 import pytest
 
-from mapper.catalog.sentinel2 import declared_offset, judge_offset, mgrs_tile
+from mapper.catalog.sentinel2 import baseline_of, declared_offset, judge_offset, mgrs_tile
 
 BANDS = ("coastal", "blue", "green", "red", "nir", "swir16", "swir22")
 
@@ -52,27 +57,94 @@ def test_the_declared_offset_follows_the_rule_whatever_the_date(
     assert declared_offset(item(flag, offset, baseline, when)) == expected
 
 
-COLLECTIONS = ("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-s2-l2a-cogs")
+@pytest.mark.parametrize(
+    ("properties", "identity", "expected"),
+    [
+        ({"sentinel:boa_offset_applied": True, "sentinel:processing_baseline": "04.00"}, "a", 0),
+        ({"sentinel:boa_offset_applied": False, "sentinel:processing_baseline": "04.00"}, "a", 1),
+        ({"earthsearch:boa_offset_applied": "true", "s2:processing_baseline": "04.00"}, "a", 1),
+        ({"sentinel:processing_baseline": "02.14"}, "a", 0),
+        ({"sentinel2:processing_baseline": "04.00"}, "a", 1),
+        ({"processing:version": "05.00"}, "a", 1),
+        ({"processing:version": "02.12"}, "a", 0),
+        ({"processing:version": "5.10"}, "a", 0),
+        ({"s2:product_uri": "S2A_MSIL2A_20200101T000001_N0510_R116_T58UFG_2.SAFE"}, "a", 1),
+        ({"sentinel:product_id": "S2B_MSIL2A_20220107T063239_N0301_R077_T42TUM_2"}, "a", 0),
+        ({}, "S2B_MSIL2A_20200322T074609_N0500_R135_T36NYH_20230612T214223", 1),
+        ({}, "S2A_OPER_MSI_L2A_TL_SGS__20180524T190423_A015250_T26SKD_N02.08", 0),
+        ({"s2:processing_baseline": "02.12"}, "S2A_N0510_R1", 0),
+    ],
+)
+def test_flag_and_baseline_are_found_under_every_name(properties, identity, expected):
+    found = {"id": identity, "properties": properties, "assets": {"red": {"href": "/r.tif"}}}
+    assert declared_offset(found)[0] == (-0.1 if expected else 0.0)
 
 
-def by_the_rule(found):
-    """The documented rule, read straight from the JSON."""
-    properties = found["properties"]
-    if properties.get("earthsearch:boa_offset_applied"):
+RECORDED = Path(os.environ.get("MAPPER_TEST_ARCHIVE", "/nowhere")) / "stac"
+COLLECTIONS = (
+    *("sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-s2-l2a-cogs", "sentinel-s2-l2a"),
+    "sentinel2-l2a-example",
+)
+FILES = sorted(
+    str(path.relative_to(RECORDED)) for c in COLLECTIONS for path in RECORDED.glob(f"{c}/*.json")
+)
+DECLARED = [
+    ("sentinel-2-c1-l2a/*", -0.1, "raster:bands"),
+    ("sentinel-2-l2a/S2B_31TCJ_20220823_0_L2A.json", -0.1, "raster:bands"),
+    ("sentinel-2-l2a/S2?_31TCJ_*", 0.0, "flag"),
+    ("sentinel-2-l2a/S2A_28QCH_*", 0.0, "raster:bands"),
+    ("sentinel-2-l2a/S2A_29RKH_*", 0.0, "raster:bands"),
+    ("sentinel-2-l2a/S2A_52HGH_*", -0.1, "raster:bands"),
+    ("sentinel-2-l2a/S2B_5CNL_*", -0.1, "raster:bands"),
+    ("sentinel-2-l2a/S2[AB]_[0-9]*", 0.0, "flag"),
+    ("sentinel-2-l2a/*_N0500_*", -0.1, "raster:bands"),
+    ("sentinel-2-l2a/S2?_MSIL2A_202[24]*", -0.1, "baseline"),
+    ("sentinel-2-l2a/S2?_MSIL2A_*", 0.0, "baseline"),
+    ("sentinel-s2-l2a-cogs/S2A_17SPR_*", 0.0, "flag"),
+    ("sentinel-s2-l2a-cogs/S2A_34SGA_*", 0.0, "default"),
+    ("sentinel-s2-l2a-cogs/*", 0.0, "baseline"),
+    ("sentinel-s2-l2a/*_N02.08.json", 0.0, "baseline"),
+    ("sentinel-s2-l2a/*", 0.0, "default"),
+    ("sentinel2-l2a-example/*", 0.0, "raster:bands"),
+]
+
+
+def by_the_rule(text):
+    """The documented rule, read from the item's bare text."""
+    properties = json.loads(text)["properties"]
+    if any(v is True for k, v in properties.items() if k.endswith("boa_offset_applied")):
         return 0.0
-    for asset in found["assets"].values():
-        for band in asset.get("raster:bands", []):
-            if band.get("scale") == 0.0001 and "offset" in band:
-                return float(band["offset"])
-    baseline = properties.get("s2:processing_baseline")
-    return -0.1 if baseline and tuple(map(int, baseline.split("."))) >= (4, 0) else 0.0
+    for asset in json.loads(text)["assets"].values():
+        for band in [asset, *(b for b in asset.get("raster:bands", []))]:
+            scale = band.get("scale", band.get("raster:scale"))
+            offset = band.get("offset", band.get("raster:offset"))
+            if scale == 0.0001 and offset is not None:
+                return float(offset)
+    baselines = re.findall(r'baseline": "(\d\d\.\d\d)"', text)
+    return -0.1 if baselines and baselines[0] >= "04.00" else 0.0
 
 
 @pytest.mark.archive
-@pytest.mark.parametrize("collection", COLLECTIONS)
-def test_every_recorded_item_is_read_by_the_rule(recorded, collection):
-    for found in recorded(collection):
-        assert declared_offset(found)[0] == by_the_rule(found), found["id"]
+@pytest.mark.parametrize("file", FILES)
+def test_every_recorded_item_is_read_by_the_rule(file):
+    text = (RECORDED / file).read_text()
+    expected = next(row[1:] for row in DECLARED if fnmatch(file, row[0]))
+    assert declared_offset(json.loads(text)) == expected
+    assert by_the_rule(text) == expected[0]
+
+
+@pytest.mark.archive
+def test_recorded_items_stand_on_both_sides_of_baseline_four_and_of_its_first_day(archive):
+    seen = set()
+    for file in FILES:
+        found = json.loads((RECORDED / file).read_text())
+        after = found["properties"]["datetime"] >= "2022-01-25"
+        seen.add((baseline_of(found) >= "04.00", after, declared_offset(found)[0]))
+    # new baseline on an old date; an old baseline with no offset; new ones with and without
+    assert {(True, False, -0.1), (False, False, 0.0), (True, True, -0.1), (True, True, 0.0)} <= seen
+    assert {row[0] for row in DECLARED} == {
+        next(row[0] for row in DECLARED if fnmatch(file, row[0])) for file in FILES
+    }
 
 
 @pytest.mark.archive
@@ -153,8 +225,16 @@ def test_the_pixels_confirm_or_overrule(declared, percentiles, offset, basis):
     [
         ({"grid:code": "MGRS-31TCJ"}, "31TCJ"),
         ({"s2:mgrs_tile": "31TCJ"}, "31TCJ"),
+        ({"grid:code": "MGRS-5CNL"}, "05CNL"),
+        ({"s2:mgrs_tile": "05CNL"}, "05CNL"),
+        (
+            {"sentinel:utm_zone": 5, "sentinel:latitude_band": "C", "sentinel:grid_square": "NL"},
+            "05CNL",
+        ),
+        ({"mgrs:utm_zone": 31, "mgrs:latitude_band": "T", "mgrs:grid_square": "CJ"}, "31TCJ"),
+        ({"mgrs:utm_zone": 31}, "one"),
         ({}, "one"),
     ],
 )
-def test_both_archives_name_the_same_mgrs_tile(properties, tile):
+def test_every_archive_names_the_same_mgrs_tile(properties, tile):
     assert mgrs_tile({"id": "one", "properties": properties}) == tile

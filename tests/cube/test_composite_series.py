@@ -5,8 +5,8 @@ import pytest
 import rasterio
 from rasterio.drivers import raster_driver_extensions
 
-from mapper.cube.composite import median_uint16
-from mapper.cube.mask import clear_of_scl, rescued
+from mapper.cube.masks import clear_of_scl, rescued
+from mapper.cube.reduce.median import median
 from mapper.recipe import SclMask
 
 pytestmark = [
@@ -39,11 +39,11 @@ def scl(series):
 def test_the_median_of_clear_dates_equals_numpy(series, scl, name):
     values = np.clip(series(name).astype("int32"), 0, 65534)
     assert len(values) == 12
-    clear = clear_of_scl(scl, SclMask())
+    clear = clear_of_scl(scl, SclMask(), 20)
     assert 0.02 < clear.mean() < 0.98
     valid = (values > 0) & ~np.isin(scl, INVALID)
     expected = np.ma.median(np.ma.array(values.astype(float), mask=~valid), axis=0)
-    found = median_uint16(values.astype("uint16"), (values > 0) & clear)
+    found = median(values.astype("uint16"), (values > 0) & clear)
     np.testing.assert_array_equal(found, np.floor(expected.filled(0) + 0.5))
 
 

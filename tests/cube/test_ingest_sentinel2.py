@@ -258,7 +258,7 @@ def test_a_broken_scene_stops_the_tile(items, tmp_path, scenes_of):
 
 @pytest.mark.parametrize("seen", ["at inspection", "while reading"])
 def test_a_broken_scene_is_left_out_where_the_recipe_says_so(items, tmp_path, scenes_of, seen):
-    source = SOURCE.model_copy(update={"on_read_error": "skip"})
+    source = SOURCE.model_copy(update={"failure_budget": 1})
     found = items("sentinel-2-l2a", "probetown", "20220507")
     key = tile_over(found[0])
     cut = broken(found, tmp_path)

@@ -288,11 +288,11 @@ def test_highres_tiles_equal_the_files(items, tile_in, ingest):
     ],
     ids=["radar", "elevation", "imagery"],
 )
-@pytest.mark.parametrize("policy", ["fail", "skip"])
+@pytest.mark.parametrize("budget", [0, 1])
 def test_a_scene_that_breaks_while_read_stops_or_marks_the_tile(
-    items, tile_in, tmp_path, source, collection, band, policy
+    items, tile_in, tmp_path, source, collection, band, budget
 ):
-    source = source.model_copy(update={"on_read_error": policy})
+    source = source.model_copy(update={"failure_budget": budget})
     whole = items(collection, "probetown")[:1]
     key = tile_in("probetown", resolution=1 if collection == "highres" else 10)
     looks = {i["id"]: inspect_item(i, source) for i in whole}
@@ -303,7 +303,7 @@ def test_a_scene_that_breaks_while_read_stops_or_marks_the_tile(
     path.write_bytes(content[: len(content) // 3])
     cut[0]["assets"][band]["href"] = str(path)
     scenes = TileScenes(name="x", key=key, items=tuple(cut), inspections=looks)
-    if policy == "fail":
+    if not budget:
         with pytest.raises(ReadError, match=r"cut\.tif"):
             ingest_tile(scenes, source)
         return

@@ -100,12 +100,12 @@ def test_a_checksum_in_the_item_is_its_content(items):
     assert inspect_item(item, SOURCE).contents["red"] == "1220abcd"
 
 
-@pytest.mark.parametrize("policy", ["fail", "skip"])
-def test_a_missing_asset_fails_or_is_noted(items, policy):
+@pytest.mark.parametrize("budget", [0, 1])
+def test_a_missing_asset_fails_or_is_noted(items, budget):
     item = copy.deepcopy(items("sentinel-2-l2a", "probetown")[0])
     item["assets"]["red"]["href"] = "/nowhere/B04.tif"
-    source = SOURCE.model_copy(update={"on_read_error": policy})
-    if policy == "fail":
+    source = SOURCE.model_copy(update={"failure_budget": budget})
+    if not budget:
         with pytest.raises(ReadError, match=r"/nowhere/B04\.tif"):
             inspect_item(item, source)
     else:

@@ -167,26 +167,36 @@ class TestBrokenScenes:
             plainville["folder"], RASTERS
         )
 
-    def test_a_scene_may_be_skipped_and_is_then_named(self, map_world, broken_world, tmp_path):
+    def test_holes_are_published_on_demand_alone_and_marked(self, map_world, broken_world):
         folder, path, content = broken_world
         for scene in folder.glob("sentinel-2-l2a/plainville/*/*.tif"):
             scene.write_bytes(content[: len(content) // 2])
-        text = (data_directory("pipelines") / "spectral-10m.yaml").read_text()
-        recipe = tmp_path / "skip.yaml"
-        recipe.write_text(
-            text.replace("kind: sentinel-2\n", "kind: sentinel-2\n    on_read_error: skip\n")
-        )
-        report = map_world(
-            catalog=str(folder / "catalog.json"), recipe=str(recipe), cities=("Plainville",)
-        )
-        found = read_map(report, "plainville")
+        options = {"catalog": str(folder / "catalog.json"), "cities": ("Plainville",)}
+        refused = map_world(**options)
+        assert refused.results[0].state == "failed"
+        assert not list(refused.out.glob("cities/plainville/*/v1/product"))
+        found = read_map(map_world(**options, allow_missing=True), "plainville")
         assert (found["classes"] == 255).all()
         with rasterio.open(found["folder"] / "observations.tif") as dataset:
             status = dataset.read(dataset.descriptions.index("sentinel2_status") + 1)
         assert set(np.unique(status)) <= {1, 4}
-        assert (status == 4).any()
         item = json.loads((found["folder"] / "item.json").read_text())
         assert any(path.parent.name in w for w in item["properties"]["mapper:warnings"])
+        assert item["properties"]["mapper:holes"] == {"sentinel2": int((status == 4).sum())}
+
+    def test_a_budget_lets_scenes_go_but_no_hole(self, map_world, broken_world, tmp_path):
+        folder, path, content = broken_world
+        text = (data_directory("pipelines") / "spectral-10m.yaml").read_text()
+        recipe = tmp_path / "budget.yaml"
+        recipe.write_text(
+            text.replace("kind: sentinel-2\n", "kind: sentinel-2\n    failure_budget: 0.5\n")
+        )
+        path.write_bytes(content[: len(content) // 2])
+        options = {"catalog": str(folder / "catalog.json"), "cities": ("Plainville",)}
+        found = read_map(map_world(**options, recipe=str(recipe)), "plainville")
+        item = json.loads((found["folder"] / "item.json").read_text())
+        assert len(item["properties"]["mapper:warnings"]) == 1
+        assert item["properties"]["mapper:holes"] == {}
 
 
 class TestNetwork:

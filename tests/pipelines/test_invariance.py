@@ -18,7 +18,7 @@ import mapper.run.estimate
 import mapper.run.maps
 from mapper.area.grid import PixelBox
 from mapper.catalog.access import open_raster
-from mapper.cube.warp import Pixels
+from mapper.cube.sample import Pixels
 from tests.pipelines.conftest import checksums, differing, read_map
 from tests.pipelines.fixed_models import HALO, write_model, write_recipe
 

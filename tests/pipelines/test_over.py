@@ -22,7 +22,7 @@ def recipe(tmp_path):
         content = yaml.safe_load((data_directory("pipelines") / "spectral-10m.yaml").read_text())
         content |= {"name": name, "predict": predict}
         if seasons:
-            content["sources"]["sentinel2"]["seasons"] = True
+            content["sources"]["sentinel2"]["every"] = "season"
             content["seasons"] = {"cold": [11, 12, 1, 2, 3, 4], "warm": [5, 6, 7, 8, 9, 10]}
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(content))
@@ -123,7 +123,7 @@ def stacked_recipe(tmp_path, required, months):
         "title": "Stacked seasons",
         "resolution": 10,
         "sources": {
-            "sentinel2": {"kind": "sentinel-2", "seasons": True, "bands": {"required": ["red"]}}
+            "sentinel2": {"kind": "sentinel-2", "every": "season", "bands": {"required": ["red"]}}
         },
         "seasons": {"cold": months, "warm": [5, 6, 7, 8, 9, 10]},
         "model": str(model),
@@ -156,8 +156,8 @@ def test_a_season_that_the_model_needs_is_not_made_up(map_world, tmp_path):
 @pytest.mark.parametrize(
     ("predict", "seasons", "said"),
     [
-        ({"over": "season"}, False, "no source has `seasons: true`"),
-        ({"over": "scene"}, True, "take `seasons: true` out"),
+        ({"over": "season"}, False, "no source has `every: season`"),
+        ({"over": "scene"}, True, "take `every` out"),
         ({"over": "month"}, False, "composite"),
     ],
 )

@@ -10,7 +10,6 @@ import pytest
 import rasterio
 from rasterio.shutil import copy as copy_raster
 
-from mapper.recipe import data_directory
 from tests.pipelines.conftest import checksums, read_map
 
 RASTERS = (".tif", ".csv")
@@ -22,17 +21,6 @@ def own_world(world, tmp_path) -> Path:
     folder = tmp_path / "own"
     shutil.copytree(world, folder)
     return folder
-
-
-@pytest.fixture
-def skipping(tmp_path) -> str:
-    """The default recipe, with scenes that cannot be read left out."""
-    text = (data_directory("pipelines") / "spectral-10m.yaml").read_text()
-    path = tmp_path / "skip.yaml"
-    path.write_text(
-        text.replace("kind: sentinel-2\n", "kind: sentinel-2\n    on_read_error: skip\n")
-    )
-    return str(path)
 
 
 def cut_middle(path: Path) -> bytes:
@@ -61,10 +49,10 @@ def test_the_map_waits_for_sources_that_the_model_does_not_read(map_world, monke
 
     ingest = steps.ingest_tile
 
-    def slow_elevation(scenes, source):
+    def slow_elevation(scenes, *how):
         if scenes.name == "elevation":
             time.sleep(1.5)
-        return ingest(scenes, source)
+        return ingest(scenes, *how)
 
     monkeypatch.setattr(steps, "ingest_tile", slow_elevation)
     found = read_map(map_world(cities=("Cornerton",)), "cornerton")
@@ -73,14 +61,14 @@ def test_the_map_waits_for_sources_that_the_model_does_not_read(map_world, monke
 
 
 def test_a_required_band_that_breaks_drops_its_scene_and_not_just_itself(
-    map_world, own_world, skipping
+    map_world, own_world
 ):
     for path in own_world.glob("sentinel-2-l2a/plainville/*/*nir*.tif"):
         cut_middle(path)
     for path in own_world.glob("sentinel-2-l2a/plainville/*/*B08*.tif"):
         cut_middle(path)
     report = map_world(
-        catalog=str(own_world / "catalog.json"), recipe=skipping, cities=("Plainville",)
+        catalog=str(own_world / "catalog.json"), allow_missing=True, cities=("Plainville",)
     )
     found = read_map(report, "plainville")
     status = status_of(found["folder"], "sentinel2")
@@ -90,7 +78,7 @@ def test_a_required_band_that_breaks_drops_its_scene_and_not_just_itself(
     assert not np.isin(status[unclassed], [0, 5]).any()
 
 
-def test_a_scene_that_can_be_read_again_heals_the_next_version(map_world, own_world, skipping):
+def test_a_scene_that_can_be_read_again_heals_the_next_version(map_world, own_world):
     paths = [
         p
         for p in own_world.glob("sentinel-2-l2a/plainville/*/*.tif")
@@ -99,7 +87,7 @@ def test_a_scene_that_can_be_read_again_heals_the_next_version(map_world, own_wo
     before = [(p, p.stat(), cut_middle(p)) for p in paths]
     options = {
         "catalog": str(own_world / "catalog.json"),
-        "recipe": skipping,
+        "allow_missing": True,
         "cities": ("Plainville",),
     }
     hurt = map_world(**options)

@@ -1,0 +1,112 @@
+"""Footprints and tiles in EPSG:4326: which items can hold pixels of which tiles."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely import box
+from shapely.geometry.base import BaseGeometry
+
+from mapper.area.grid import WGS84, TileKey, cells_under, project
+from mapper.catalog.bands import Item, flat_bbox
+from mapper.catalog.items import geometry_of
+from mapper.catalog.query import Bbox
+
+CELLS = "mapper:cells"
+"""Property that lists the cells for which a scene limit chose an item."""
+_SLACK = 0.01
+"""Degrees by which a footprint may be too small: published ones are simplified."""
+
+
+def footprint(item: Item) -> BaseGeometry:
+    """The item's ground: its geometry, else its bbox, else the whole world."""
+    found = geometry_of(item)
+    if found is not None:
+        return found
+    if not item.get("bbox"):
+        return box(-180, -90, 180, 90)
+    west, south, east, north = flat_bbox(item)
+    if east < west:
+        return shapely.MultiPolygon([box(west, south, 180, north), box(-180, south, east, north)])
+    return box(west, south, east, north)
+
+
+def footprints(items: Sequence[Item]) -> NDArray[np.object_]:
+    """(n,) the ground of each item."""
+    found = np.empty(len(items), dtype=object)
+    found[:] = [footprint(item) for item in items]
+    return found
+
+
+class FootprintTest:
+    """Which items can hold pixels of which tiles, by footprint."""
+
+    def __init__(self, tiles: Sequence[TileKey]) -> None:
+        """Prepare the tiles' ground once."""
+        self._tiles = {key: lonlat(key) for key in tiles}
+        self._wraps = any(g.bounds[2] - g.bounds[0] > 180 for g in self._tiles.values())
+        self._ground = shapely.union_all(list(self._tiles.values()))
+        shapely.prepare([self._ground, *self._tiles.values()])
+
+    def touches(self, item: Item) -> bool:
+        """True where the item may hold pixels of any tile."""
+        return bool(self.touching([item])[0])
+
+    def touching(self, items: Sequence[Item]) -> NDArray[np.bool_]:
+        """(n,) True where an item may hold pixels of any tile."""
+        return self._near(self._ground, footprints(items))
+
+    def by_tile(self, items: Sequence[Item]) -> Mapping[TileKey, tuple[Item, ...]]:
+        """The items that may hold pixels of each tile, in the given order."""
+        grounds = footprints(items)
+        return {
+            key: tuple(
+                items[n]
+                for n in np.flatnonzero(self._near(ground, grounds)).tolist()
+                if _is_for(items[n], key)
+            )
+            for key, ground in self._tiles.items()
+        }
+
+    def _near(self, ground: BaseGeometry, grounds: NDArray[np.object_]) -> NDArray[np.bool_]:
+        if self._wraps:
+            return np.ones(len(grounds), dtype=bool)
+        found: Any = shapely.dwithin(ground, grounds, _SLACK)
+        return np.asarray(found, dtype=bool)
+
+
+def _is_for(item: Item, key: TileKey) -> bool:
+    """False where a scene limit left the item out of the tile's cell."""
+    cells = item["properties"].get(CELLS) if "properties" in item else None
+    return cells is None or any(str(cell) in cells for cell in cells_under(key))
+
+
+def lonlat_boxes(tiles: Sequence[TileKey]) -> list[Bbox]:
+    """Bounding boxes of tiles in EPSG:4326: two where the tiles lie across the antimeridian."""
+    bounds = [_unwrapped_bounds(key) for key in tiles]
+    if max(b[2] for b in bounds) - min(b[0] for b in bounds) > 180:
+        bounds = [(b[0] + 360, b[1], b[2] + 360, b[3]) if b[2] <= 0 else b for b in bounds]
+    west, east = min(b[0] for b in bounds), max(b[2] for b in bounds)
+    south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
+    if east <= 180:
+        return [(west, south, east, north)]
+    return [(west, south, 180.0, north), (-180.0, south, east - 360, north)]
+
+
+def _unwrapped_bounds(key: TileKey) -> Bbox:
+    """A tile's bounds; east of 180 where it straddles the antimeridian."""
+    west, south, east, north = lonlat(key).bounds
+    if east - west <= 180:
+        return west, south, east, north
+    lons = shapely.get_coordinates(lonlat(key))[:, 0]
+    lons = np.where(lons < 0, lons + 360, lons)
+    return float(lons.min()), south, float(lons.max()), north
+
+
+@lru_cache(maxsize=4096)
+def lonlat(key: TileKey) -> BaseGeometry:
+    """A tile's ground in EPSG:4326."""
+    return project(box(*key.grid.bounds_of(key.box)), key.grid.crs, WGS84)

@@ -1,0 +1,1 @@
+"""Bytes from hostile networks: range reads of assets that either are right or are an error."""

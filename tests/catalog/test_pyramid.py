@@ -1,0 +1,620 @@
+"""Tiles as a raster: every pixel where it belongs, every tile asked for once, and not too fast."""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+import warnings
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+import numpy as np
+import pytest
+import rasterio
+import requests
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pyproj import Transformer
+from rasterio.windows import Window, from_bounds
+
+from mapper.area.grid import Grid, PixelBox
+from mapper.catalog.access import unsigned
+from mapper.catalog.bands import check_item, find_band
+from mapper.catalog.pyramid import (
+    WORKERS,
+    KeptTiles,
+    TileCatalog,
+    decode_tile,
+    href_of,
+    level_in,
+    open_pyramid,
+    permit,
+    tiles_over,
+    xyz_level,
+)
+from mapper.catalog.source import Period
+from mapper.cube import warp
+from mapper.errors import CatalogError, ReadError
+from mapper.recipe.tiles import TileService
+
+PNOA = (130799, 99725, 130811, 99740)
+"""First column, row, and past the last, of the real tiles at level 18."""
+KEY = "hush/hush=1"
+TERMS = {
+    "attribution": "© Example Survey",
+    "license": "CC-BY-4.0",
+    "permission": "terms of use, section 3",
+    "requests_per_second": 50,
+}
+
+
+class Quick:
+    """A limiter that only counts: most tests are not about time."""
+
+    def __init__(self):
+        self.asked = []
+
+    def wait(self, per_second):
+        self.asked.append(per_second)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Reads without waiting."""
+    limiter = Quick()
+    monkeypatch.setattr("mapper.catalog.pyramid.RateLimiter", lambda: limiter)
+    monkeypatch.setattr("mapper.catalog.pyramid._LIMITERS", {})
+    return limiter
+
+
+@pytest.fixture
+def serve_tiles():
+    """Serve tiles from a function of the path; yields the address and the log of requests."""
+    with contextlib.ExitStack() as stack:
+
+        def start(content_of):
+            log = []
+
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self):
+                    log.append((self.path, time.monotonic()))
+                    status, body = content_of(self.path)
+                    self.send_response(status)
+                    if status != 204:
+                        self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    if status != 204:
+                        self.wfile.write(body)
+
+                def log_message(self, *args):
+                    pass
+
+            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+            thread.start()
+            stack.callback(server.server_close)
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}", log
+
+        yield start
+
+
+def fetch(href):
+    """What the room of the network offers, in its plainest form."""
+    answer = requests.get(href, timeout=10)
+    if answer.status_code in (204, 404, 410):
+        return b""
+    if answer.status_code >= 400:
+        raise ReadError(f"{href} answers {answer.status_code}")
+    return answer.content
+
+
+def service_at(base, **changed):
+    return TileService(**{"url": base + "/{z}/{x}/{y}.jpg", "zoom": 18} | TERMS | changed)
+
+
+def opened(service, fetch=fetch, **how):
+    href = href_of(xyz_level(service), service)
+    return open_pyramid(href, fetch, service=service, **{"kept": KeptTiles()} | how)
+
+
+def encoded(pixels, form="PNG", **how):
+    """`(y, x)` or `(y, x, channel)` uint8 as an image file."""
+    stream = BytesIO()
+    Image.fromarray(pixels).save(stream, form, **how)
+    return stream.getvalue()
+
+
+def by_gdal(content):
+    """An image file as GDAL decodes it: `(band, y, x)`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.MemoryFile(content) as file, file.open() as image:
+            return image.read()
+
+
+def ramp(x, y, size=256):
+    """A tile in which every pixel of the pyramid says where it is."""
+    rows, cols = np.mgrid[y * size : (y + 1) * size, x * size : (x + 1) * size]
+    return np.stack([rows % 251, cols % 241, (rows // 251 + cols // 241) % 256], -1).astype(
+        np.uint8
+    )
+
+
+def place_of(transform, col, row):
+    return transform.c + col * transform.a, transform.f + row * transform.e
+
+
+def ramps(path):
+    _, x, y = path.lstrip("/").split(".")[0].split("/")
+    return 200, encoded(ramp(int(x), int(y)))
+
+
+@pytest.fixture
+def real(archive, serve_tiles):
+    """The real tiles, served."""
+
+    def content_of(path):
+        file = archive / "xyz/pnoa" / path.lstrip("/")
+        return (200, file.read_bytes()) if file.is_file() else (404, b"no such tile")
+
+    return serve_tiles(content_of)
+
+
+@pytest.fixture(scope="module")
+def pnoa(archive):
+    """The real tiles, each opened by itself, put together: `(band, y, x)`."""
+    col0, row0, col1, row1 = PNOA
+    whole = np.zeros((3, (row1 - row0) * 256, (col1 - col0) * 256), dtype=np.uint8)
+    for x in range(col0, col1):
+        for y in range(row0, row1):
+            place = archive / f"xyz/pnoa/18/{x}/{y}.jpg"
+            content = np.asarray(Image.open(place)).transpose(2, 0, 1)
+            top, left = (y - row0) * 256, (x - col0) * 256
+            whole[:, top : top + 256, left : left + 256] = content
+    return whole
+
+
+@pytest.mark.archive
+def test_real_tiles_are_put_together_in_place_and_asked_for_once(real, pnoa, quick):
+    base, log = real
+    col0, row0, _, _ = PNOA
+    window = Window(col0 * 256 + 100, row0 * 256 + 37, 700, 900)
+    with opened(service_at(base)) as pyramid:
+        values = pyramid.read([1, 2, 3], window=window)
+        one = pyramid.read(2, window=window)
+        mask = pyramid.read_masks(2, window=window)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, pnoa[:, 37:937, 100:800])
+    np.testing.assert_array_equal(one, values[1])
+    assert (mask == 255).all()
+    asked = Counter(path for path, _ in log)
+    wanted = {f"/18/{x}/{y}.jpg" for x in range(col0, col0 + 4) for y in range(row0, row0 + 4)}
+    assert asked == dict.fromkeys(wanted, 1)
+
+
+@pytest.mark.archive
+def test_gdal_decodes_the_same_brightness(archive):
+    content = (archive / "xyz/pnoa/18/130804/99731.jpg").read_bytes()
+    ours, theirs = decode_tile(content, 256, 3)[:3].astype(float), by_gdal(content)
+    # the tiles hold half as much colour as brightness, which decoders spread differently
+    luma = np.tensordot([0.299, 0.587, 0.114], ours - theirs, 1)
+    assert np.abs(luma).max() < 2
+    assert np.abs(ours - theirs).mean() < 1
+
+
+@pytest.mark.archive
+@pytest.mark.parametrize("name", ["26159_19945", "26160_19946", "26162_19947"])
+def test_position_against_georeferenced_images_of_the_same_ground(archive, real, name, quick):
+    base, _ = real
+    path = archive / f"pnoa-high-resolution/pnoa_valencia_{name}/image.tif"
+    with rasterio.open(path) as image, opened(service_at(base)) as pyramid:
+        window = from_bounds(*image.bounds, transform=pyramid.transform)
+        expected = image.read().astype(int)
+        window = window.round_offsets().round_lengths()
+        assert (window.height, window.width) == image.shape
+        # a strip along the border, in which a shift by a tile would show as well
+        strip = Window(window.col_off, window.row_off, window.width, 300)
+        found = pyramid.read(window=strip).astype(int)
+        inner = expected[:, 1:299, 1:-1]
+        off = {
+            (down, right): np.abs(
+                found[:, 1 + down : 299 + down, 1 + right : 1 + right + inner.shape[2]] - inner
+            ).mean()
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        }
+        assert image.crs == pyramid.crs
+    # the images are compressed a second time; a pixel's shift makes several times the difference
+    assert off.pop((0, 0)) < 2
+    assert min(off.values()) > 4
+
+
+@pytest.mark.archive
+def test_the_warp_reads_a_pyramid_as_it_reads_a_file(real, pnoa, quick, tmp_path, monkeypatch):
+    base, log = real
+    service = service_at(base)
+    (item,) = TileCatalog(service, fetch).search("ortho", [(-1, 39, 0, 40)], None)
+    band = find_band(item, "green")
+    path = tmp_path / "whole.tif"
+    with opened(service) as pyramid:
+        corner = place_of(pyramid.transform, PNOA[0] * 256, PNOA[1] * 256)
+        res = pyramid.transform.a
+    place = Affine(res, 0, corner[0], 0, -res, corner[1])
+    form = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": 3857, "transform": place}
+    with rasterio.open(path, "w", height=pnoa.shape[1], width=pnoa.shape[2], **form) as made:
+        made.write(pnoa)
+    x, y = Transformer.from_crs(3857, 32630, always_xy=True).transform(
+        corner[0] + 1000, corner[1] - 1000
+    )
+    grid, row, col = Grid(epsg=32630, resolution=1.0, tile=256), -int(y), int(x)
+    pixels = PixelBox(row0=row, col0=col, row1=row + 300, col1=col + 310)
+    kept = KeptTiles()
+
+    @contextlib.contextmanager
+    def either(href):
+        if href == str(path):
+            with rasterio.open(path) as dataset:
+                yield dataset
+        else:
+            whole = item["assets"]["image"]["href"]
+            with open_pyramid(whole, fetch, service=service, kept=kept) as dataset:
+                yield dataset
+
+    monkeypatch.setattr(warp, "open_raster", either)
+    file = type(band)(href=str(path), index=2, nodata=None, scale=None, offset=None)
+    for resampling in ("nearest", "bilinear", "average"):
+        expected = warp.read_band(file, grid, pixels, resampling)
+        got = warp.read_band(band, grid, pixels, resampling)
+        np.testing.assert_array_equal(got.valid, expected.valid)
+        # the two origins differ in the last digits, and with them the weights
+        np.testing.assert_allclose(got.values, expected.values, atol=2e-3)
+        assert got.valid.all()
+        assert got.values.std() > 10
+    assert max(Counter(path for path, _ in log).values()) == 1
+
+
+@settings(max_examples=15)
+@given(
+    row=st.integers(0, 1000), col=st.integers(0, 1000), height=st.integers(1, 600),
+    width=st.integers(1, 600), shrink=st.integers(1, 4),
+)  # fmt: skip
+def test_any_window_is_a_part_of_the_whole(row, col, height, width, shrink):
+    service = service_at("http://127.0.0.1:1", zoom=2, requests_per_second=50)
+    whole = np.concatenate([np.concatenate([ramp(x, y) for x in range(4)], 1) for y in range(4)])
+    whole = whole.transpose(2, 0, 1)
+    height, width = min(height, 1024 - row), min(width, 1024 - col)
+    pyramid = opened(service, lambda href: ramps(href.partition(":1/")[2])[1])
+    pyramid._limiter = Quick()
+    window = Window(col, row, width, height)
+    expected = whole[:, row : row + height, col : col + width]
+    np.testing.assert_array_equal(pyramid.read(window=window), expected)
+    shape = -(-height // shrink), -(-width // shrink)
+    with rasterio.MemoryFile() as memory:
+        form = {"driver": "GTiff", "count": 3, "dtype": "uint8"}
+        with memory.open(height=height, width=width, transform=Affine.scale(2), **form) as made:
+            made.write(expected)
+        with memory.open() as file:
+            thinned = file.read(out_shape=(3, *shape))
+    np.testing.assert_array_equal(pyramid.read(window=window, out_shape=(3, *shape)), thinned)
+
+
+def test_geometry_is_that_of_the_whole_level():
+    pyramid = opened(service_at("https://tiles.example", zoom=3, tile_size=512))
+    assert (pyramid.height, pyramid.width, pyramid.count) == (4096, 4096, 3)
+    assert pyramid.crs.to_epsg() == 3857
+    assert pyramid.block_shapes[0] == (512, 512)
+    assert pyramid.overviews(1) == []
+    assert pyramid.dtypes == ("uint8",) * 3
+    # metres per pixel at the equator: its length over the pixels
+    assert pyramid.transform.a == pytest.approx(2 * np.pi * 6378137 / 4096)
+    west, south, east, north = pyramid.bounds
+    back = Transformer.from_crs(3857, 4326, always_xy=True).transform
+    np.testing.assert_allclose(back(west, north), (-180, 85.0511287798), atol=1e-9)
+    np.testing.assert_allclose(back(east, south), (180, -85.0511287798), atol=1e-9)
+
+
+def test_rows_counted_from_the_south():
+    asked = []
+    service = service_at("https://tiles.example", url="https://tiles.example/{z}/{x}/{-y}", zoom=3)
+    pyramid = opened(service, lambda href: asked.append(href) or b"")
+    pyramid._limiter = Quick()
+    pyramid.read(window=Window(5 * 256, 1 * 256, 10, 10))
+    assert asked == ["https://tiles.example/3/5/6"]
+
+
+@pytest.mark.parametrize("status", [404, 204])
+def test_a_missing_tile_is_nodata_or_a_failure(serve_tiles, quick, status):
+    base, log = serve_tiles(lambda p: (status, b"none") if p == "/3/2/2.jpg" else ramps(p))
+    window = Window(2 * 256 - 20, 2 * 256 - 20, 40, 40)
+    with opened(service_at(base, zoom=3)) as pyramid:
+        values, mask = pyramid.read(window=window), pyramid.read_masks(1, window=window)
+    assert (mask[20:, 20:] == 0).all()
+    assert (values[:, 20:, 20:] == 0).all()
+    mask[20:, 20:] = 255
+    assert (mask == 255).all()
+    assert max(Counter(path for path, _ in log).values()) == 1
+    strict = opened(service_at(base, zoom=3, empty="fail"))
+    with pytest.raises(ReadError, match=r"tile 3/2/2 of http.*is missing"):
+        strict.read(1, window=window)
+
+
+def test_tiles_outside_the_bounds_are_not_asked_for(serve_tiles, quick):
+    base, log = serve_tiles(ramps)
+    service = service_at(base, zoom=3, bounds=[0, 0, 45, 66])
+    level = xyz_level(service)
+    assert level.limits == (4, 2, 5, 4)
+    assert tiles_over(level, (-180, -85, 180, 85)) == level.limits
+    assert tiles_over(level, (1, 1, 2, 2)) == (4, 3, 5, 4)
+    assert tiles_over(level, (50, 1, 60, 2))[0] == tiles_over(level, (50, 1, 60, 2))[2]
+    with opened(service) as pyramid:
+        mask = pyramid.read_masks(1, window=Window(3 * 256, 256, 3 * 256, 3 * 256))
+    assert mask[256:, 256:512].all()
+    mask[256:, 256:512] = 0
+    assert not mask.any()
+    assert {path for path, _ in log} == {"/3/4/2.jpg", "/3/4/3.jpg"}
+
+
+def test_every_kind_of_tile(quick):
+    colour = ramp(1, 1)
+    alpha = np.full((256, 256), 255, dtype=np.uint8)
+    alpha[:100], alpha[100:120] = 0, 128
+    through = np.dstack([colour, alpha])
+    for form, how in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True})):
+        np.testing.assert_array_equal(
+            decode_tile(encoded(colour, form, **how), 256, 3)[:3], colour.transpose(2, 0, 1)
+        )
+        part = decode_tile(encoded(through, form, **how), 256, 3)
+        np.testing.assert_array_equal(part[3], alpha)
+        np.testing.assert_array_equal(part[:3, 100:], colour.transpose(2, 0, 1)[:, 100:])
+        assert not part[:3, :100].any()
+    grey = encoded(colour[..., 0])
+    np.testing.assert_array_equal(decode_tile(grey, 256, 1)[0], colour[..., 0])
+    np.testing.assert_array_equal(decode_tile(grey, 256, 3)[2], colour[..., 0])
+    jpeg = encoded(np.dstack([colour[..., 0]] * 3), "JPEG")
+    np.testing.assert_array_equal(decode_tile(jpeg, 256, 3)[:3], by_gdal(jpeg))
+    assert decode_tile(jpeg, 256, 1).shape == (2, 256, 256)
+    palette = Image.fromarray(colour).quantize(16)
+    stream = BytesIO()
+    palette.save(stream, "PNG")
+    np.testing.assert_array_equal(
+        decode_tile(stream.getvalue(), 256, 3)[:3],
+        np.asarray(palette.convert("RGB")).transpose(2, 0, 1),
+    )
+
+
+HOSTILE = {
+    "html": (b"\n <html>the key hush/hush=1 is over its quota</html>", "text"),
+    "xml": (b'<?xml version="1.0"?><ServiceException>hush/hush=1</ServiceException>', "text"),
+    "small": (encoded(np.zeros((128, 256, 3), np.uint8)), "256 x 128 pixels, not 256 x 256"),
+    "cut off": (encoded(ramp(0, 0), "JPEG")[:-300], "no whole"),
+    "cut off png": (encoded(ramp(0, 0))[:-300], "no whole"),
+    "json": (b'{"error": "hush/hush=1"}', "no whole"),
+    "deep": (encoded(np.zeros((256, 256), np.uint16)), "8-bit"),
+    "gif": (encoded(ramp(0, 0)[..., 0], "GIF"), "no whole"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_wrong_tile_is_named_without_the_key(serve_tiles, quick, monkeypatch, name):
+    content, said = HOSTILE[name]
+    base, log = serve_tiles(lambda path: (200, content))
+    monkeypatch.setenv("TILE_KEY", KEY)
+    url = base + "/{key}/{z}/{x}/{y}.jpg?key={key}&v=2"
+    pyramid = opened(service_at(base, url=url, zoom=3, key_variable="TILE_KEY"))
+    with pytest.raises(ReadError) as error:
+        pyramid.read(1, window=Window(0, 256, 9, 9))
+    message = str(error.value)
+    assert log[0][0] == "/hush%2Fhush%3D1/3/0/1.jpg?key=hush%2Fhush%3D1&v=2"
+    assert said in message
+    assert "tile 3/0/1 of http://127.0.0.1" in message
+    assert "hush" not in message
+
+
+def test_the_key_is_nowhere_but_in_the_request(serve_tiles, quick, monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, "mapper")
+    base, log = serve_tiles(lambda path: (500, b"no"))
+    url = base + "/{key}/{z}/{x}/{y}.jpg?key={key}"
+    service = service_at(base, url=url, zoom=3, key_variable="TILE_KEY")
+    with pytest.raises(CatalogError, match="TILE_KEY"):
+        next(TileCatalog(service, fetch).search("ortho", [(0, 0, 1, 1)], None))
+    monkeypatch.setenv("TILE_KEY", KEY)
+    (item,) = TileCatalog(service, fetch).search("ortho", [(0, 0, 1, 1)], None)
+    href = item["assets"]["image"]["href"]
+    assert "{key}" in href
+    assert "hush" not in json.dumps(item)
+    pyramid = open_pyramid(href, fetch, service=service, kept=KeptTiles())
+    with pytest.raises(ReadError, match="answers 500") as error:
+        pyramid.read(1, window=Window(0, 0, 9, 9))
+    assert "hush" in log[0][0]
+    assert "hush" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+    assert "hush" not in caplog.text
+    assert "hush" not in repr(vars(pyramid))
+    monkeypatch.delenv("TILE_KEY")
+    with pytest.raises(ReadError, match="TILE_KEY"):
+        open_pyramid(href, fetch, service=service)
+
+
+def test_the_rate_holds_for_the_host_over_pyramids_and_threads(serve_tiles):
+    base, log = serve_tiles(lambda path: (404, b""))
+    pyramids = [opened(service_at(base, zoom=3, requests_per_second=20)) for _ in range(2)]
+    windows = [Window(0, 0, 1024, 512), Window(1024, 0, 1024, 512)]
+    threads = [
+        threading.Thread(target=p.read, args=(1, w)) for p, w in zip(pyramids, windows, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    times = np.sort([when for _, when in log])
+    assert len(times) == 16
+    # sixteen requests are fifteen pauses of 50 ms, and no burst is hidden in the mean
+    assert times[-1] - times[0] > 14.5 / 20
+    assert times[-1] - times[0] < 2.5
+    for first in range(len(times) - 5):
+        assert times[first + 5] - times[first] > 3.5 / 20
+
+
+def test_worker_processes_divide_the_rate(quick, monkeypatch):
+    service = service_at("https://tiles.example", zoom=1, requests_per_second=6)
+    one = Window(0, 0, 1, 1)
+    opened(service, lambda href: b"").read(1, one)
+    opened(service, lambda href: b"", workers=3).read(1, one)
+    monkeypatch.setenv(WORKERS, "12")
+    opened(service, lambda href: b"").read(1, one)
+    assert quick.asked == [6, 2, 0.5]
+    monkeypatch.setenv(WORKERS, "none")
+    with pytest.raises(ReadError, match=WORKERS):
+        opened(service)
+
+
+def test_kept_tiles_are_asked_for_once_by_many_threads():
+    kept, asked = KeptTiles(), []
+    gate = threading.Barrier(8)
+
+    def ask():
+        asked.append(1)
+        time.sleep(0.05)
+        return b"tile"
+
+    found = []
+
+    def take():
+        gate.wait()
+        found.append(kept.get("a", ask))
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [b"tile"] * 8
+    assert len(asked) == 1
+
+
+def test_kept_tiles_are_bounded_and_forget_failures_and_age():
+    kept, asked = KeptTiles(most_bytes=25, seconds=0.05), []
+
+    def take(name, size=10):
+        return kept.get(name, lambda: asked.append(name) or bytes(size))
+
+    take("a"), take("b"), take("a"), take("c")
+    assert asked == ["a", "b", "c"]
+    take("a")
+    assert asked == ["a", "b", "c"]
+    take("b")
+    assert asked == ["a", "b", "c", "b"]
+    time.sleep(0.06)
+    take("b")
+    assert asked[4:] == ["b"]
+    failing = KeptTiles()
+    with pytest.raises(ReadError):
+        failing.get("d", lambda: (_ for _ in ()).throw(ReadError("gone")))
+    assert failing.get("d", lambda: b"back") == b"back"
+
+
+def test_bands_and_mask_of_one_window_are_assembled_once(serve_tiles, quick):
+    base, log = serve_tiles(ramps)
+    window = Window(200, 200, 100, 100)
+    with opened(service_at(base, zoom=3), kept=KeptTiles(most_bytes=0)) as pyramid:
+        pyramid.read(1, window=window).fill(7)
+        assert pyramid.read_masks(1, window=window).all()
+        assert (pyramid.read(1, window=window) != 7).any()
+        assert len(log) == 4
+        pyramid.read(1, window=Window(200, 200, 10, 10))
+    assert len(log) == 5
+
+
+def test_a_failure_stops_the_other_requests(serve_tiles, quick):
+    base, log = serve_tiles(lambda path: (500, b"no"))
+    with pytest.raises(ReadError), opened(service_at(base, zoom=5)) as pyramid:
+        pyramid.read(1, window=Window(0, 0, 2048, 2048))
+    assert len(log) < 20
+
+
+@pytest.mark.parametrize(
+    ("window", "said"),
+    [
+        (Window(-1, 0, 5, 5), "does not lie"),
+        (Window(0, 0, 2049, 5), "does not lie"),
+        (Window(0.5, 0, 5, 5), "does not lie"),
+        (Window(0, 0, 0, 5), "does not lie"),
+    ],
+)
+def test_windows_that_cannot_be(window, said):
+    with pytest.raises(ReadError, match=said):
+        opened(service_at("https://tiles.example", zoom=3)).read(1, window=window)
+
+
+def test_too_much_at_once_is_refused_before_anything_is_asked():
+    pyramid = opened(service_at("https://tiles.example"), lambda href: pytest.fail("asked"))
+    with pytest.raises(ReadError, match="coarser zoom"):
+        pyramid.read(1)
+    with pytest.raises(ReadError, match="3 bands"):
+        pyramid.read(4, window=Window(0, 0, 1, 1))
+
+
+def test_the_item_says_where_whose_and_when():
+    box = (-0.4, 39.4, -0.3, 39.5)
+    dated = service_at(
+        "https://tiles.example", date="2022-06-01", terms_url="https://terms.example"
+    )
+    period = Period.year(2022)
+    (item,) = TileCatalog(dated, fetch).search("ortho", [box, box], period)
+    assert check_item(item)["collection"] == "ortho"
+    assert item["properties"] == {
+        "datetime": "2022-06-01T00:00:00Z",
+        "proj:code": "EPSG:3857",
+        "license": "CC-BY-4.0",
+        "attribution": "© Example Survey",
+        "mapper:permission": "terms of use, section 3",
+        "mapper:terms": "https://terms.example",
+    }
+    undated = TileCatalog(service_at("https://tiles.example"), fetch)
+    (other,) = undated.search("ortho", [box], period)
+    assert other["properties"]["mapper:undated"] is True
+    assert other["id"] != item["id"]
+    far = service_at("https://tiles.example", bounds=[10, 10, 11, 11])
+    assert list(TileCatalog(far, fetch).search("ortho", [box], period)) == []
+
+
+def test_addresses_come_back_whole():
+    for zoom in (0, 7, 23):
+        service = service_at("https://tiles.example", zoom=zoom, bounds=[-1, 39, 0.5, 40])
+        level = xyz_level(service)
+        assert level_in(href_of(level, service)) == (level, service.identity)
+
+
+def test_only_what_a_recipe_permits_is_read(monkeypatch):
+    service = service_at("https://tiles.example", zoom=3)
+    href = href_of(xyz_level(service), service)
+    with pytest.raises(ReadError, match="permission"):
+        open_pyramid(href, fetch)
+    permit(service)
+    assert open_pyramid(href, fetch).count == 3
+    # somebody's item that borrows the identity of a service for a host of its own
+    monkeypatch.setenv("TILE_KEY", KEY)
+    url = "https://tiles.example/{z}/{x}/{y}?key={key}"
+    keyed = service_at("", url=url, key_variable="TILE_KEY")
+    good = href_of(xyz_level(keyed), keyed)
+    assert open_pyramid(good, fetch, service=keyed)
+    with pytest.raises(ReadError, match="permission"):
+        open_pyramid(good.replace("tiles.example", "thief.example"), fetch, service=keyed)
+    with pytest.raises(ReadError, match="permission"):
+        open_pyramid(href, fetch, service=keyed)
+
+
+@pytest.mark.parametrize("cut", [unsigned, lambda h: h[4:], lambda h: h.replace("matrix=8", "m=")])
+def test_addresses_that_are_not_whole(cut):
+    service = service_at("https://tiles.example", zoom=3)
+    href = href_of(xyz_level(service), service)
+    if cut(href) == href:
+        pytest.skip("kept whole")
+    with pytest.raises(ReadError, match="not the whole address"):
+        open_pyramid(cut(href), fetch, service=service)
