@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs bench bench-inference train-small lock models clean
+.PHONY: demo test test-slow check docs bench bench-inference bench-ingest train-small lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
@@ -51,9 +51,19 @@ bench-inference: build/bench/.installed
 build/bench/.installed: requirements.lock benchmarks/requirements-inference.txt
 	test -x build/bench/bin/python || $(PYTHON) -m venv build/bench
 	build/bench/bin/python -m pip install --quiet $(TORCH)
-	build/bench/bin/python -m pip install --quiet -r requirements.lock
+	build/bench/bin/python -m pip install --quiet --no-deps -r requirements.lock
 	build/bench/bin/python -m pip install --quiet --no-deps \
 	  -r benchmarks/requirements-inference.txt --editable .
+	touch $@
+
+# an hour; rivals have an environment of their own
+bench-ingest: build/bench-ingest-env/.installed
+	build/bench-ingest-env/bin/python -W ignore benchmarks/ingest.py
+
+build/bench-ingest-env/.installed: requirements.lock benchmarks/requirements-ingest.txt
+	test -x build/bench-ingest-env/bin/python || $(PYTHON) -m venv build/bench-ingest-env
+	build/bench-ingest-env/bin/python -m pip install --quiet --no-deps -r requirements.lock \
+	  -r benchmarks/requirements-ingest.txt --editable .
 	touch $@
 
 # an hour on two cores; --ship writes the weights into models/

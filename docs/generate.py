@@ -14,6 +14,9 @@ from mapper.cli.library import MODEL_COLUMNS, RECIPE_COLUMNS, model_row, recipe_
 from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
+sys.path.insert(0, str(Path(__file__).parent))
+from ingest_tables import ingest_table  # noqa: E402
+
 FIVE = ("ugs-1m", "urban-10m", "openearthmap", "subpixel-2m", "fbp-24")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -181,6 +184,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/training.md": {"training": training_table},
     "docs/inference.md": {"inference": inference_table},
+    "docs/ingest.md": {"ingest": ingest_table},
     "docs/cli.md": {"cli": command_reference},
 }
 

@@ -61,7 +61,8 @@ def _item(row: dict[str, Any]) -> Item:
 def values_of(column: Any) -> list[Any]:
     """Values of an Arrow column as JSON has them; a null is None, and in a struct left out.
 
-    Equal texts are one object, so that many items take little memory.
+    Equal texts and equal lists are one object each, so that many items take little memory; a
+    list in an item is not to be changed in place.
     """
     import pyarrow as pa
 
@@ -112,11 +113,21 @@ def _lists(array: Any) -> list[Any]:
     import pyarrow.compute as pc
 
     # flattened values leave out those of null lists
-    values = iter(_values(array.flatten()))
+    values, one = iter(_values(array.flatten())), dict[Any, list[Any]]()
     return [
-        None if length is None else list(islice(values, length))
+        None if length is None else _shared(list(islice(values, length)), one)
         for length in pc.list_value_length(array).to_pylist()
     ]
+
+
+def _shared(found: list[Any], one: dict[Any, list[Any]]) -> list[Any]:
+    """The list that was seen first of those that are equal in value and type."""
+    try:
+        key = tuple(tuple(v.items()) if isinstance(v, dict) else v for v in found)
+        return one.setdefault(key, found)
+    except TypeError:
+        # what holds lists itself is not shared
+        return found
 
 
 def _footprints(values: list[bytes | None]) -> list[Any]:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mapper.catalog.access import unsigned
+from mapper.transport.address import unsigned
 from mapper.errors import CatalogError
 
 Item = dict[str, Any]

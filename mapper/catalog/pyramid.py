@@ -1,242 +1,45 @@
-"""Tile services as a catalog of one item, and a level of tiles as a raster that can be read.
+"""A level of tiles as a raster that can be read.
 
 The raster is the whole level: nothing of it is asked for but the tiles of the windows that are
 read, each once, a few at a time, and never faster than the recipe says. Lower levels are not
 used as overviews: operators often show other imagery there.
 """
 
-import math
 import os
-import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from io import BytesIO
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from typing import Self
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 from affine import Affine
-from PIL import Image
-from pyproj import Transformer
 from rasterio.coords import BoundingBox
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
-from mapper.catalog.access import redact, unsigned
-from mapper.catalog.bands import Item
-from mapper.catalog.source import Bbox, Period, touches
-from mapper.catalog.wmts import HALF, WORLD, TileLevel, layer_bounds, wmts_level
-from mapper.errors import CatalogError, MapperError, ReadError
+from mapper.catalog.tilecatalog import level_in, xyz_level
+from mapper.catalog.tilestore import (
+    Fetch,
+    KeptTiles,
+    decode_tile,
+    key_of,
+    limiter_of,
+    without_key,
+)
+from mapper.catalog.wmts import TileLevel
+from mapper.errors import ReadError
 from mapper.recipe.tiles import TileService
+from mapper.transport.address import unsigned
 
-Fetch = Callable[[str], bytes]
-"""Content of an address; empty for one that is not there (404, 410, 204). Raises ReadError."""
-
-SCHEME = "xyz+"
 WORKERS = "MAPPER_TILE_WORKERS"
 """Environment variable: how many processes share a service's rate."""
 _AT_ONCE = 4
 _MOST_PIXELS = 2**26
 """Of one read: 67 million pixels are 1024 tiles of 256, and 268 MB."""
-_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
-
-
-def xyz_level(service: TileService) -> TileLevel:
-    """The level of an XYZ service: 2^zoom tiles a side over the EPSG:3857 square."""
-    side = 2 ** int(service.zoom)
-    level = TileLevel(
-        template=service.url.replace("{z}", str(service.zoom)),
-        name=str(service.zoom),
-        epsg=3857,
-        left=-HALF,
-        top=HALF,
-        resolution=2 * HALF / (side * service.tile_size),
-        tile_size=service.tile_size,
-        matrix=(side, side),
-        limits=(0, 0, side, side),
-    )
-    return _within(level, service.bounds)
-
-
-def tiles_over(level: TileLevel, box: Sequence[float]) -> tuple[int, int, int, int]:
-    """First column and row, last column and row past the end, of the tiles that meet a box.
-
-    `box` is in degrees. The product of the two extents is the number of requests.
-    """
-    project = Transformer.from_crs(4326, level.epsg, always_xy=True)
-    low, high = max(box[1], -89.0), min(box[3], 89.0)
-    west, south, east, north = project.transform_bounds(box[0], low, box[2], high)
-    if not all(map(math.isfinite, (west, south, east, north))):
-        return level.limits
-    side = level.resolution * level.tile_size
-    # a bound on a tile's border does not reach into the next one
-    col0 = math.floor((west - level.left) / side + 1e-9)
-    row0 = math.floor((level.top - north) / side + 1e-9)
-    col1 = math.ceil((east - level.left) / side - 1e-9)
-    row1 = math.ceil((level.top - south) / side - 1e-9)
-    first_col, first_row, last_col, last_row = level.limits
-    col0, row0 = max(col0, first_col), max(row0, first_row)
-    return col0, row0, max(min(col1, last_col), col0), max(min(row1, last_row), row0)
-
-
-def _within(level: TileLevel, bounds: Sequence[float] | None) -> TileLevel:
-    if bounds is None:
-        return level
-    fields = {name: getattr(level, name) for name in TileLevel.__dataclass_fields__}
-    return TileLevel(**fields | {"limits": tiles_over(level, bounds)})
-
-
-class TileCatalog:
-    """A tile service as a catalog: one item that covers the service's ground."""
-
-    def __init__(self, service: TileService, fetch: Fetch) -> None:
-        """`fetch` is asked for a WMTS capabilities document alone, and never for a tile."""
-        self._service, self._fetch = service, fetch
-
-    def search(
-        self, collection: str, boxes: Sequence[Bbox], period: Period | None
-    ) -> Iterator[Item]:
-        """The service's item, where it touches a box; the caller compares the date.
-
-        Raises: CatalogError where the key is not set, or the capabilities document does not
-        have what the recipe names.
-        """
-        del period
-        item = self.item(collection)
-        if touches(item, boxes):
-            yield item
-
-    def item(self, collection: str) -> Item:
-        """The service as a STAC item; its address holds no key. Raises: CatalogError."""
-        service = self._service
-        level, bbox = self._level()
-        date = service.date
-        properties: dict[str, Any] = {
-            "datetime": f"{date.isoformat() if date else '1970-01-01'}T00:00:00Z",
-            "proj:code": f"EPSG:{level.epsg}",
-            "license": service.license,
-            "attribution": service.attribution,
-            "mapper:permission": service.permission,
-        }
-        properties |= {"mapper:undated": True} if date is None else {}
-        properties |= {"mapper:terms": service.terms_url} if service.terms_url else {}
-        west, south, east, north = bbox
-        ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-        bands = [{"name": name} for name in service.bands]
-        return {
-            "type": "Feature",
-            "stac_version": "1.1.0",
-            "stac_extensions": [],
-            "id": f"tiles-{service.identity}",
-            "collection": collection,
-            "geometry": {"type": "Polygon", "coordinates": [ring]},
-            "bbox": list(bbox),
-            "properties": properties,
-            "links": [],
-            "assets": {
-                "image": {"href": href_of(level, service), "bands": bands, "roles": ["data"]}
-            },
-        }
-
-    def _level(self) -> tuple[TileLevel, Bbox]:
-        service = self._service
-        asked = tuple(service.bounds or WORLD)
-        if not service.is_wmts:
-            _key_of(service, CatalogError)
-            return xyz_level(service), _box(asked)
-        content = self._capabilities()
-        level = wmts_level(content, service, _key_of(service, CatalogError))
-        known = layer_bounds(content, service) or WORLD
-        low = max(asked[0], known[0]), max(asked[1], known[1])
-        box = _box((*low, min(asked[2], known[2]), min(asked[3], known[3])))
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise CatalogError(
-                f"layer {service.layer!r} covers {list(known)}, the recipe's bounds are "
-                f"{list(asked)}; they do not meet"
-            )
-        return _within(level, service.bounds), box
-
-    def _capabilities(self) -> bytes:
-        service = self._service
-        key = _key_of(service, CatalogError)
-        try:
-            content = self._fetch(service.url.replace("{key}", quote(key, safe="")))
-        except (MapperError, OSError) as reason:
-            said = _without(key, str(reason))
-            raise CatalogError(f"WMTS {unsigned(service.url)} does not answer: {said}") from None
-        if not content:
-            raise CatalogError(f"WMTS {unsigned(service.url)} has no capabilities document")
-        return content
-
-
-def _box(numbers: Sequence[float]) -> Bbox:
-    west, south, east, north = numbers
-    return west, south, east, north
-
-
-def _key_of(service: TileService, error: type[MapperError] = ReadError) -> str:
-    """The API key, read whenever it is needed so that nothing keeps it."""
-    if not service.key_variable:
-        return ""
-    key = os.environ.get(service.key_variable, "")
-    if not key:
-        raise error(
-            f"the key of {unsigned(service.url)} is not set; put it into the environment "
-            f"variable {service.key_variable}"
-        )
-    return key
-
-
-def _without(key: str, text: str) -> str:
-    """A message in which neither the key nor a query value is left."""
-    for form in (key, quote(key, safe=""), quote(key)) if key else ():
-        text = text.replace(form, "***")
-    return redact(text)
-
-
-def href_of(level: TileLevel, service: TileService) -> str:
-    """The address of a level: `xyz+`, the template, and behind `#` its geometry.
-
-    It holds `{key}` and never the key, so all of it may be kept and shown.
-    """
-    fields = {"service": service.identity, "level": level.name, "epsg": level.epsg}
-    fields |= {"left": repr(level.left), "top": repr(level.top), "size": level.tile_size}
-    fields |= {"resolution": repr(level.resolution)}
-    fields |= {"matrix": ",".join(map(str, level.matrix))}
-    fields |= {"limits": ",".join(map(str, level.limits))}
-    return f"{SCHEME}{level.template}#{urlencode(fields)}"
-
-
-def level_in(href: str) -> tuple[TileLevel, str]:
-    """The level of an address of `href_of`, and its service's identity. Raises: ReadError."""
-    template, _, tail = href.removeprefix(SCHEME).partition("#")
-    try:
-        if not href.startswith(SCHEME):
-            raise ValueError("scheme")
-        fields = dict(parse_qsl(tail, strict_parsing=True))
-        columns, rows = map(int, fields["matrix"].split(","))
-        col0, row0, col1, row1 = map(int, fields["limits"].split(","))
-        level = TileLevel(
-            template=template,
-            name=fields["level"],
-            epsg=int(fields["epsg"]),
-            left=float(fields["left"]),
-            top=float(fields["top"]),
-            resolution=float(fields["resolution"]),
-            tile_size=int(fields["size"]),
-            matrix=(columns, rows),
-            limits=(col0, row0, col1, row1),
-        )
-        identity = fields["service"]
-    except (KeyError, ValueError):
-        raise ReadError(
-            f"{redact(href)} is not the whole address of a tile level; search again"
-        ) from None
-    return level, identity
+_SHARED = KeptTiles()
 
 
 _PERMITTED: dict[str, TileService] = {}
@@ -249,102 +52,6 @@ def permit(service: TileService) -> None:
     permission nor have a key sent to a host of its choice.
     """
     _PERMITTED[service.identity] = service
-
-
-class RateLimiter:
-    """A token bucket that holds one token: requests of all threads keep their distance."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def wait(self, per_second: float) -> None:
-        """Return when the next request may go out."""
-        with self._lock:
-            now = time.monotonic()
-            slot = max(now, self._next)
-            self._next = slot + 1 / per_second
-        time.sleep(slot - now)
-
-
-_LIMITERS: dict[str, RateLimiter] = {}
-
-
-class KeptTiles:
-    """Encoded tiles by address, so that a band's tiles serve the next band too."""
-
-    def __init__(self, most_bytes: int = 64 * 2**20, seconds: float = 600) -> None:
-        """Keep up to `most_bytes`, the latest used, none longer than `seconds`."""
-        self._most, self._seconds = most_bytes, seconds
-        self._lock = threading.Lock()
-        self._tiles: OrderedDict[str, tuple[Future[bytes], float]] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, address: str, ask: Callable[[], bytes]) -> bytes:
-        """A tile; `ask` is called by one thread alone, and again after a failure."""
-        with self._lock:
-            found = self._tiles.get(address)
-            if found and time.monotonic() - found[1] > self._seconds and found[0].done():
-                self._drop(address)
-                found = None
-            if found:
-                self._tiles.move_to_end(address)
-                future = found[0]
-            else:
-                future = Future()
-                self._tiles[address] = future, time.monotonic()
-        if not found:
-            self._fill(address, future, ask)
-        return future.result()
-
-    def _fill(self, address: str, future: "Future[bytes]", ask: Callable[[], bytes]) -> None:
-        try:
-            content = ask()
-        except BaseException as reason:
-            with self._lock:
-                self._tiles.pop(address)
-            future.set_exception(reason)
-            return
-        with self._lock:
-            future.set_result(content)
-            self._bytes += len(content)
-            for oldest in list(self._tiles):
-                if self._bytes <= self._most:
-                    break
-                if self._tiles[oldest][0].done():
-                    self._drop(oldest)
-
-    def _drop(self, address: str) -> None:
-        self._bytes -= len(self._tiles.pop(address)[0].result())
-
-
-_SHARED = KeptTiles()
-
-
-def decode_tile(content: bytes, size: int, channels: int) -> np.ndarray:
-    """A JPEG, PNG or WebP tile as `(channels + 1, size, size)` uint8, the last one its alpha.
-
-    Raises: ValueError, with nothing of the content in it, where it is no such tile.
-    """
-    if content.lstrip()[:1] == b"<":
-        raise ValueError("it is text (HTML or XML), no image")
-    try:
-        with Image.open(BytesIO(content), formats=("JPEG", "PNG", "WEBP")) as image:
-            if image.size != (size, size):
-                raise ValueError(
-                    f"it has {image.width} x {image.height} pixels, not {size} x {size}"
-                )
-            if image.mode not in _MODES:
-                raise ValueError(f"its pixels are {image.mode}, not 8-bit grey or colour")
-            pixels = np.asarray(image.convert("RGBA")).transpose(2, 0, 1)
-    except (OSError, SyntaxError, Image.DecompressionBombError, Warning):
-        raise ValueError(f"its {len(content)} bytes are no whole JPEG, PNG or WebP") from None
-    values = np.where(pixels[3] > 0, pixels[:3], 0)
-    if channels == 1:
-        if (values != values[0]).any():
-            raise ValueError("it is in colour, and the recipe names one band")
-        values = values[:1]
-    return np.concatenate([values, pixels[3:]]).astype(np.uint8)
 
 
 class TilePyramid:
@@ -362,7 +69,7 @@ class TilePyramid:
     ) -> None:
         self._level, self._service = level, service
         self._fetch, self._kept, self._rate = fetch, kept, rate
-        self._limiter = _LIMITERS.setdefault(urlsplit(level.template).netloc, RateLimiter())
+        self._limiter = limiter_of(urlsplit(level.template).netloc)
         self._last: tuple[tuple[int, int, int, int], np.ndarray] | None = None
         self.crs = CRS.from_epsg(level.epsg)
         self.transform = Affine(level.resolution, 0, level.left, 0, -level.resolution, level.top)
@@ -451,10 +158,12 @@ class TilePyramid:
         row0, col0, row1, col1 = box
         size = self._level.tile_size
         made = np.zeros((self.count + 1, row1 - row0, col1 - col0), dtype=np.uint8)
-        places = list(self._places(box))
+        # with a context each, so that requests count where they were caused
+        jobs = [(copy_context(), place) for place in self._places(box)]
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tiles") as pool:
             # ends with the first failure: what was not yet begun is not asked for
-            for (x, y), tile in zip(places, pool.map(self._tile, places), strict=True):
+            tiles = pool.map(lambda job: job[0].run(self._tile, job[1]), jobs)
+            for (_, (x, y)), tile in zip(jobs, tiles, strict=True):
                 if tile is None:
                     continue
                 top, left = y * size, x * size
@@ -496,12 +205,12 @@ class TilePyramid:
         return template.replace("{x}", str(x)).replace("{y}", str(y))
 
     def _ask(self, x: int, y: int, named: str) -> bytes:
-        key = _key_of(self._service)
+        key = key_of(self._service)
         self._limiter.wait(self._rate)
         try:
             return self._fetch(self._address(x, y).replace("{key}", quote(key, safe="")))
         except (ReadError, OSError) as reason:
-            raise ReadError(f"{named} cannot be read: {_without(key, str(reason))}") from None
+            raise ReadError(f"{named} cannot be read: {without_key(key, str(reason))}") from None
 
 
 def _thinned(values: np.ndarray, out_shape: tuple[int, ...] | None) -> np.ndarray:
@@ -537,10 +246,19 @@ def open_pyramid(
             f"tiles of {unsigned(level.template)} belong to no tile service that the recipe names "
             "with the operator's permission; name it, or search again after a change of the recipe"
         )
-    _key_of(service)
+    key_of(service)
     share = workers or _workers()
     rate = service.requests_per_second / share
     return TilePyramid(level, service, fetch, kept if kept is not None else _SHARED, rate)
+
+
+def pyramid_fingerprint(href: str, fetch: Fetch) -> str:
+    """What tells one content of a level from another: its service's identity. Nothing is asked.
+
+    Raises: ReadError as `open_pyramid`.
+    """
+    with open_pyramid(href, fetch):
+        return level_in(href)[1]
 
 
 def _workers() -> int:

@@ -21,7 +21,7 @@ from mapper.catalog.observation import moment
 from mapper.catalog.query import Catalog, Period, PropertyFilter
 from mapper.catalog.source import ask, open_catalog
 from mapper.errors import CatalogError, NothingFoundError
-from mapper.recipe import ElevationSource, Recipe, Sentinel2Source, Source
+from mapper.recipe import ElevationSource, Recipe, SclMask, Sentinel2Source, Source
 
 __all__ = [
     "Filtered",
@@ -265,7 +265,8 @@ def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], b
     if asked.orbit_state or asked.platforms:
         passes = PropertyFilter(orbit_state=asked.orbit_state, platforms=asked.platforms)
         tests.append((f"the need for {passes.words}", passes.keeps))
-    if isinstance(source, Sentinel2Source) and source.mask is not None and source.mask.required:
+    mask = getattr(source, "mask", None)
+    if isinstance(mask, SclMask) and mask.required:
         tests.append(("the need for an scl mask", lambda i: find_band(i, "scl") is not None))
     for band in source.bands.required:
         if isinstance(source, ElevationSource) and band != "elevation":

@@ -1,7 +1,7 @@
 """WMTS 1.0.0: one tile matrix of a capabilities document as a level of a tile pyramid.
 
 A level is an address template and a geometry. XYZ levels have the same shape
-(`mapper.catalog.pyramid`), so that only this module knows WMTS. OGC 07-057r7.
+(`mapper.catalog.tilecatalog`), so that only this module knows WMTS. OGC 07-057r7.
 """
 
 import re
@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
-from mapper.catalog.access import redact, unsigned
 from mapper.errors import CatalogError
 from mapper.recipe.tiles import TileService
+from mapper.transport.address import redact, unsigned
 
 HALF = 20037508.342789244
 """Half a side of the EPSG:3857 square, in metres."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from mapper.catalog.bands import Item, cloud_cover
 from mapper.catalog.observation import moment
+from mapper.catalog.pyramid import permit
 from mapper.cube.failures import ReadFailures
 from mapper.cube.load import Target, read_mosaic
 from mapper.cube.made import Made
@@ -33,6 +34,8 @@ def mosaic_tile(
         failures: what to do about those that cannot be read.
         limits: nodata of the result and its greatest value.
     """
+    if isinstance(source, ImagerySource) and source.tiles is not None:
+        permit(source.tiles)
     fill, most = limits
     dtype = np.uint16 if most > 255 else np.uint8
     data = np.full((len(source.bands.all), *target.shape), fill, dtype=dtype)

@@ -19,6 +19,7 @@ from mapper.cube.made import Made
 from mapper.cube.masks import Masker
 from mapper.cube.optical import optical_tile
 from mapper.cube.radar import radar_tile
+from mapper.cube.readlog import ReadLog, read_log
 from mapper.cube.template import source_templates
 from mapper.recipe import (
     ElevationSource,
@@ -29,6 +30,7 @@ from mapper.recipe import (
     Source,
 )
 from mapper.store.template import ArrayTemplate
+from mapper.transport.traffic import Traffic, traffic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,8 @@ class TileLayers:
     observations: int = 0
     missing_bands: tuple[str, ...] = field(default=())
     """Bands that no scene of the tile has."""
+    reads: Mapping[str, int] = field(default_factory=dict)
+    """Requests, bytes and pixels that it took; see `read_counts`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,31 @@ def ingest_tile(scenes: TileScenes, source: Source, masker: Masker | None = None
 
     Raises: ReadError where more scenes cannot be read than the source's failure budget allows.
     """
+    with traffic() as seen, read_log() as log:
+        made, failures = _made(scenes, source, masker)
+    arrays = tuple(zip(source_templates(scenes.name, source), made.arrays, strict=True))
+    return TileLayers(
+        arrays=arrays,
+        failures=failures.messages,
+        observations=made.observations,
+        missing_bands=made.missing,
+        reads=read_counts(seen, log),
+    )
+
+
+def read_counts(seen: Traffic, log: ReadLog) -> dict[str, int]:
+    """What a task read: of the network, and of the files' pixels."""
+    return {
+        "requests": seen.requests,
+        "bytes": seen.received,
+        "retries": seen.retries,
+        "bytes_twice": seen.twice,
+        "pixels_wanted": log.wanted,
+        "pixels_decoded": log.decoded,
+    }
+
+
+def _made(scenes: TileScenes, source: Source, masker: Masker | None) -> tuple[Made, ReadFailures]:
     target = Target(grid=scenes.key.grid, pixels=scenes.key.box)
     failures = ReadFailures(source.failure_budget, scenes.items)
     items = readable(scenes.items, scenes.inspections, failures)
@@ -78,13 +107,7 @@ def ingest_tile(scenes: TileScenes, source: Source, masker: Masker | None = None
             made = mosaic_tile(source, target, items, failures, (65535, 65534))
         case LayerSource():
             made = mosaic_tile(source, target, items, failures, (255, 254))
-    arrays = tuple(zip(source_templates(scenes.name, source), made.arrays, strict=True))
-    return TileLayers(
-        arrays=arrays,
-        failures=failures.messages,
-        observations=made.observations,
-        missing_bands=made.missing,
-    )
+    return made, failures
 
 
 def _optical(

@@ -8,9 +8,12 @@ import numpy as np
 
 from mapper.catalog.access import fingerprint, open_raster
 from mapper.catalog.bands import SENTINEL2_NUMBERS, BandAsset, Item, find_band
+from mapper.catalog.pyramid import permit, pyramid_fingerprint
 from mapper.catalog.sentinel2 import OffsetVerdict, judge_offset
+from mapper.catalog.tilecatalog import SCHEME
+from mapper.catalog.tilefetch import fetch_tile
 from mapper.errors import ReadError
-from mapper.recipe import ElevationSource, Sentinel2Source, Source
+from mapper.recipe import ElevationSource, ImagerySource, Sentinel2Source, Source
 
 _COARSE = 256
 """Longest side, in pixels, of the overview on which an offset is judged."""
@@ -22,7 +25,7 @@ class Inspection:
 
     item: str
     contents: Mapping[str, str]
-    """ETag, or size and time, of each asset that the recipe reads."""
+    """ETag, or size and time, of each asset that the recipe reads; of tiles, their service."""
     verdict: OffsetVerdict | None = None
     """Sentinel-2 alone."""
     percentiles: Mapping[str, float] = field(default_factory=dict)
@@ -56,11 +59,13 @@ def inspect_item(item: Item, source: Source) -> Inspection:
     Raises: ReadError where an asset cannot be read and the source has no failure budget.
     """
     contents: dict[str, str] = {}
+    if isinstance(source, ImagerySource) and source.tiles is not None:
+        permit(source.tiles)
     try:
         for name in bands_to_read(source):
             band = find_band(item, name)
             if band is not None:
-                contents[name] = band.checksum or fingerprint(band.href)
+                contents[name] = _content(band)
         if not isinstance(source, Sentinel2Source):
             return Inspection(item=item["id"], contents=contents)
         percentiles = first_percentiles(item)
@@ -74,6 +79,12 @@ def inspect_item(item: Item, source: Source) -> Inspection:
         verdict=judge_offset(item, percentiles),
         percentiles=percentiles,
     )
+
+
+def _content(band: BandAsset) -> str:
+    if band.href.startswith(SCHEME):
+        return pyramid_fingerprint(band.href, fetch_tile)
+    return band.checksum or fingerprint(band.href)
 
 
 def first_percentiles(item: Item) -> dict[str, float]:

@@ -87,9 +87,7 @@ class LookReader:
 
     def _at_once(self) -> int:
         height, width = self.target.shape
-        # values of all bands, and about as much again while they are sampled
-        look = height * width * 2 * (2 * len(self.source.bands.all) + 4)
-        return int(np.clip(_READING_BYTES // look, 2, READERS))
+        return at_once(height * width, len(self.source.bands.all))
 
     def read(self, number: int, observation: Observation) -> Look | None:
         """One observation; None where it has no data in some required band."""
@@ -132,6 +130,21 @@ def read_each(read: Callable[[_T], None], things: Sequence[_T], at_once: int) ->
         finally:
             for future in started:
                 future.cancel()
+
+
+def at_once(pixels: int, bands: int) -> int:
+    """Looks that are read side by side."""
+    return int(np.clip(_READING_BYTES // _look_bytes(pixels, bands), 2, READERS))
+
+
+def reading_bytes(pixels: int, bands: int) -> int:
+    """Memory of the looks that are read at once."""
+    return at_once(pixels, bands) * _look_bytes(pixels, bands)
+
+
+def _look_bytes(pixels: int, bands: int) -> int:
+    """A look while it is read: its bands, and what sampling one of them takes."""
+    return pixels * (2 * bands + 24)
 
 
 def halo_of(source: Sentinel2Source, resolution: float) -> int:

@@ -45,10 +45,11 @@ def source_places(
         )
     east, north = _PROJECTED.of(_Strip(grid, dataset.crs.to_wkt(), strip, shift))
     inverse = ~transform
-    return (
-        inverse.d * east + inverse.e * north + inverse.f - 0.5,
-        inverse.a * east + inverse.b * north + inverse.c - 0.5,
-    )
+    with np.errstate(invalid="ignore"):
+        return (
+            inverse.d * east + inverse.e * north + inverse.f - 0.5,
+            inverse.a * east + inverse.b * north + inverse.c - 0.5,
+        )
 
 
 def subsamples(dataset: rasterio.DatasetReader, grid: Grid) -> list[Shift]:

@@ -9,6 +9,7 @@ it is finer.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ from rasterio.windows import Window as RasterWindow
 from mapper.area.grid import BLOCK, Grid, PixelBox
 from mapper.catalog.access import open_raster, unsigned
 from mapper.catalog.bands import BandAsset
+from mapper.catalog.pyramid import open_pyramid
+from mapper.catalog.tilecatalog import SCHEME
+from mapper.catalog.tilefetch import fetch_tile
 from mapper.cube.places import epsg_of, metres, north_up, reached, source_places, subsamples
 from mapper.cube.readlog import note_read
 from mapper.cube.sample import Pixels, bilinear, mean, nearest
@@ -37,13 +41,20 @@ def read_band(band: BandAsset, grid: Grid, pixels: PixelBox, resampling: Resampl
 
     Raises: ReadError where the asset is missing, cut off or has no CRS.
     """
-    with open_raster(band.href) as dataset:
+    with _opened(band.href) as dataset:
         _check(dataset, band)
         level = _overview(dataset, band.index, grid)
         if level is None:
             return _read(_SourceBand(dataset=dataset, band=band), grid, pixels, resampling)
-    with open_raster(band.href, overview_level=level) as dataset:
+    with _opened(band.href, overview_level=level) as dataset:
         return _read(_SourceBand(dataset=dataset, band=band), grid, pixels, resampling)
+
+
+def _opened(href: str, **options: Any) -> AbstractContextManager[Any]:
+    """A file, or a level of tiles, which has no overviews."""
+    if href.startswith(SCHEME):
+        return open_pyramid(href, fetch_tile)
+    return open_raster(href, **options)
 
 
 def _read(source: "_SourceBand", grid: Grid, pixels: PixelBox, resampling: Resampling) -> Pixels:

@@ -22,6 +22,7 @@ from mapper.recipe.sources import (
     layers_of,
     sure_layers,
 )
+from mapper.recipe.tiles import TileService
 from mapper.recipe.training import Train
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Sentinel1Source",
     "Sentinel2Source",
     "Source",
+    "TileService",
     "Train",
     "data_directory",
     "digest_of",

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from mapper.recipe.compositing import Compositing
 from mapper.recipe.masks import Mask, SclMask
 from mapper.recipe.section import Section
+from mapper.recipe.tiles import TileService
 
 EARTH_SEARCH = "https://earth-search.aws.element84.com/v1"
 PLANETARY_COMPUTER = "https://planetarycomputer.microsoft.com/api/stac/v1"
@@ -145,13 +146,44 @@ class ElevationSource(_Source):
 
 
 class ImagerySource(_Source):
-    """High-resolution tiles: a mosaic of RGB and, where there is one, near infrared."""
+    """High-resolution images: a mosaic of RGB and, where there is one, near infrared."""
 
     kind: Literal["imagery"]
+    catalog: str = Field(
+        default="",
+        description="STAC API, static catalog, item collection or folder; empty with `tiles`",
+    )
+    tiles: TileService | None = Field(
+        default=None, description="An XYZ or WMTS service instead of a catalog"
+    )
     bands: Bands = Bands(required=["red", "green", "blue"], optional=["nir"])
     order: Literal["newest", "least_cloudy"] = "newest"
-    ignore_period: bool = Field(default=False, description="Use tiles of any date")
-    resampling: Resampling = "bilinear"
+    ignore_period: bool = Field(default=False, description="Use images of any date")
+    resampling: Resampling = Field(
+        default="bilinear",
+        description="`average` where images are finer than the grid, as a zoom of `tiles` can be: "
+        "a level has no overviews, and bilinear would leave pixels out",
+    )
+
+    @model_validator(mode="after")
+    def _comes_from_one_place(self) -> "ImagerySource":
+        if bool(self.catalog) == (self.tiles is not None):
+            raise ValueError(
+                "give one of catalog and tiles: where images are listed, or the service they "
+                "are served by"
+            )
+        if self.tiles is None:
+            return self
+        for name in ("collections", "license", "attribution", "terms_url"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is for a catalog; take it out, `tiles` has its own terms")
+        lacking = [band for band in self.bands.required if band not in self.tiles.bands]
+        if lacking:
+            raise ValueError(
+                f"bands.required has {lacking}, tiles.bands is {self.tiles.bands}; a tile "
+                "service has no others"
+            )
+        return self
 
 
 class LayerSource(_Source):

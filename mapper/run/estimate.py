@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from mapper.area.grid import TileKey
 from mapper.cube.inspect import bands_to_read
+from mapper.cube.looks import reading_bytes
+from mapper.cube.scratch import STRIP_BYTES
 from mapper.inference.memory import pixel_bytes, predict_memory
-from mapper.recipe import layers_of
+from mapper.recipe import Sentinel2Source, layers_of
 from mapper.run.parts import cube_parts, map_parts
 from mapper.run.plan import CityPlan
 from mapper.store.view import extent_of
@@ -35,13 +37,15 @@ class CityEstimate:
     on the border of a block are run for both sides."""
     memory_bytes: int
     """Of the largest task."""
+    scratch_bytes: int
+    """Temporary disk of the largest task."""
     write_bytes: int
     """Uncompressed shards and products."""
     megapixels: float
     """Of the product."""
 
 
-_ITEM_BYTES = {"sentinel-2": 2, "sentinel-1": 4, "elevation": 4, "imagery": 1}
+_ITEM_BYTES = {"sentinel-2": 2, "sentinel-1": 4, "elevation": 4, "imagery": 1, "layer": 1}
 _COARSE_BANDS = {"swir16": 20, "swir22": 20, "scl": 20, "nir08": 20, "coastal": 60, "nir09": 60}
 
 
@@ -68,6 +72,7 @@ def estimate_city(plan: CityPlan) -> CityEstimate:
         windows=windows,
         recompute=run / max(1, windows) * (request.inference.size / request.inference.stride) ** 2,
         memory_bytes=max(_ingest_memory(plan, pixels), _predict_memory(plan)),
+        scratch_bytes=_scratch(plan, pixels),
         write_bytes=len(tiles) * pixels * layers
         + dates
         * len(plan.predict_tiles)
@@ -93,17 +98,29 @@ def _bytes_to_read(plan: CityPlan, tiles: Sequence[TileKey]) -> int:
 
 
 def _ingest_memory(plan: CityPlan, pixels: int) -> int:
-    """Stacks of the deepest tile: values, validity, mask and classification of each look."""
-    deepest = max(
+    """Looks that are read at once, a strip of all of them, and the finished layers.
+
+    The number of scenes does not matter: their looks lie on the disk.
+    """
+    bands = [
+        len(c.source.bands.all)
+        for c in plan.request.recipe.composites
+        if c.source.kind == "sentinel-2"
+    ]
+    return reading_bytes(pixels, max(bands, default=2)) + 5 * STRIP_BYTES + pixels * 30
+
+
+def _scratch(plan: CityPlan, pixels: int) -> int:
+    """Temporary disk of the deepest tile: values and flags of every look."""
+    return max(
         (
-            len(items)
+            len(items) * (len(part.source.bands.all) * 2 + 1) * pixels
             for part in cube_parts(plan).values()
-            if part.source.kind == "sentinel-2"
+            if isinstance(part.source, Sentinel2Source) and part.source.composite.method != "mean"
             for items in part.scenes.values()
         ),
-        default=1,
+        default=0,
     )
-    return pixels * (deepest * 15 + 30)
 
 
 def _predict_memory(plan: CityPlan) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mapper.catalog.access import redact
+from mapper.transport.address import redact
 from mapper.errors import DeviceError, MapperError, StoreError
 from mapper.events import Event, Listener
 from mapper.inference.devices import cuda_devices

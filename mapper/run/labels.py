@@ -15,7 +15,7 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import WGS84, Grid, PixelBox, plain_number
-from mapper.catalog.access import open_raster
+from mapper.transport.opening import open_raster
 from mapper.catalog.bands import BandAsset
 from mapper.classes import ClassTable
 from mapper.cube.sample import Pixels

@@ -13,6 +13,7 @@ from mapper.area.grid import TileKey
 from mapper.catalog.bands import Item
 from mapper.cube.ingest import TileScenes, ingest_tile
 from mapper.cube.inspect import Inspection, inspect_item
+from mapper.cube.masks import Masker
 from mapper.recipe import Source
 from mapper.run.ledger import Output
 from mapper.store.shards import Shard, shard_directory, write_shards
@@ -95,11 +96,13 @@ class IngestTask:
     """Of the version that asks: a tile that lacks a scene serves no other."""
     scenes: TileScenes
     source: Source
+    masker: Masker | None = None
+    """Runs the model of a source's mask; loads it once per process."""
 
     def run(self) -> Outcome:
         """Composite, count and status as shards."""
         began = time.perf_counter()
-        layers = ingest_tile(self.scenes, self.source)
+        layers = ingest_tile(self.scenes, self.source, self.masker)
         shards = write_shards(
             self.root, self.scenes.key, self.scenes.name, self.digest, layers.arrays
         )

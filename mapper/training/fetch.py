@@ -11,7 +11,8 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
 
-from mapper.catalog.access import redact, session, unsigned
+from mapper.transport.address import redact, unsigned
+from mapper.transport.searching import session
 from mapper.errors import ModelError, ReadError, StoreError
 
 _TIMEOUTS = (20, 60)

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from mapper.catalog.access import unsigned
+from mapper.transport.address import unsigned
 from mapper.errors import ModelError
 from mapper.inference.card import Activation, Head
 from mapper.recipe.section import Section, problems

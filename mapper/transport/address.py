@@ -10,8 +10,11 @@ _USER = re.compile(r"://[^/\s'\"@]+@")
 
 
 def unsigned(href: str) -> str:
-    """An address without its query, where tokens travel; the form that is kept and shown."""
-    if "://" not in href:
+    """An address without its query, where tokens travel; the form that is kept and shown.
+
+    Those of tile levels (`xyz+https://...`) hold `{key}` for the key, and stay as they are.
+    """
+    if "://" not in href or href.startswith("xyz+"):
         return href
     parts = urlsplit(href)
     host = parts.netloc.rsplit("@", 1)[-1]

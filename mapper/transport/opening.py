@@ -1,6 +1,6 @@
 """Open a raster wherever it is, and read it so that a fault is an error and never a pixel."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -31,24 +31,28 @@ class _UndecodableError(ReadError):
 
 
 @contextmanager
-def open_raster(href: str) -> Iterator[rasterio.DatasetReader]:
+def open_raster(href: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     """Open an asset for reading: a path, or an address of http(s), s3, gs or az.
 
-    Bytes are kept while the asset is open, and on after that inside `traffic()`. A dataset is
+    `options` are the driver's, such as `overview_level`. Bytes are kept while the asset is open, and on after that inside `traffic()`. A dataset is
     for one thread at a time. Values read inside count only once the block has ended: a fault that
     GDAL swallowed is raised there.
 
     Raises: ReadError, with the unsigned address, for anything that goes wrong while reading.
     """
     if not (is_web(href) or is_object(href)):
-        with _translated(href), rasterio.Env(**GDAL_OPTIONS), rasterio.open(href) as dataset:
+        with (
+            _translated(href),
+            rasterio.Env(**GDAL_OPTIONS),
+            rasterio.open(href, **options) as dataset,
+        ):
             yield dataset
         return
-    with _open_remote(href, counting()) as dataset:
+    with _open_remote(href, counting(), options) as dataset:
         yield dataset
 
 
-def reading(href: str, function: Callable[[rasterio.DatasetReader], T]) -> T:
+def reading(href: str, function: Callable[[rasterio.DatasetReader], T], **options: Any) -> T:
     """What `function` makes of an open asset; bytes that do not decode are fetched anew, once.
 
     `function` may be called twice, so it must begin from nothing each time. Local files are read
@@ -57,28 +61,30 @@ def reading(href: str, function: Callable[[rasterio.DatasetReader], T]) -> T:
     Raises: ReadError as `open_raster`; whatever else `function` raises.
     """
     if not (is_web(href) or is_object(href)):
-        with open_raster(href) as dataset:
+        with open_raster(href, **options) as dataset:
             return function(dataset)
     seen = counting()
+
+    def once() -> T:
+        with _open_remote(href, seen, options) as dataset:
+            return function(dataset)
+
     try:
-        return _read(href, function, seen)
+        return once()
     except _UndecodableError:
-        return _read(href, function, seen)
-
-
-def _read(href: str, function: Callable[[rasterio.DatasetReader], T], seen: Traffic) -> T:
-    with _open_remote(href, seen) as dataset:
-        return function(dataset)
+        return once()
 
 
 @contextmanager
-def _open_remote(href: str, seen: Traffic) -> Iterator[rasterio.DatasetReader]:
+def _open_remote(
+    href: str, seen: Traffic, options: Mapping[str, Any]
+) -> Iterator[rasterio.DatasetReader]:
     shown = unsigned(href)
     contents = seen.memory.borrow(shown, lambda: Contents(href))
     file = RemoteFile(shown, contents, seen)
     try:
         with _translated(href, file), rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-            with rasterio.open(shown, opener=file) as dataset:
+            with rasterio.open(shown, opener=file, **options) as dataset:
                 yield dataset
                 _raise_failure(file)
                 checked = scheme(href) == "http" and current_policy().check_blocks

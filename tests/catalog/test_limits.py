@@ -148,6 +148,21 @@ def test_a_tiles_scenes_do_not_depend_on_the_area_that_asked(scene, opener, one,
         assert made[0][tile] == made[1][tile]
 
 
+def test_a_tile_of_another_size_has_the_same_scenes(scene, opener):
+    """The west of the cell is seen often; a tile in its west is not given more of that."""
+    items = [part(scene, f"w{n}", (0, 0.65)) for n in range(4)]
+    items += [part(scene, f"n{n}", (0.6, 1)) for n in range(4)]
+    source = Sentinel2Source(
+        kind="sentinel-2", catalog="x", scenes_per_tile=3, bands=Bands(required=["red"])
+    )
+    whole = ids(search_source("s2", source, [CELL], YEAR, opener(*items)).items)
+    assert len(whole) == 3
+    for tile in GRID.tiles_in(CELL.box)[:4]:
+        found = search_source("s2", source, [tile], YEAR, opener(*items)).items
+        near = FootprintTest([tile]).by_tile([i for i in items if i["id"] in whole])[tile]
+        assert ids(found) == ids(near)
+
+
 def lonlat_of(count):
     corners = [lonlat(GRID.key(996, 92)).bounds, lonlat(GRID.key(995 + count, 91 + count)).bounds]
     return (*np.min(corners, axis=0)[:2], *np.max(corners, axis=0)[2:])

@@ -9,7 +9,9 @@ from PIL import Image
 from pyproj import Transformer
 from rasterio.windows import Window
 
-from mapper.catalog.pyramid import KeptTiles, TileCatalog, open_pyramid
+from mapper.catalog.pyramid import open_pyramid
+from mapper.catalog.tilecatalog import TileCatalog
+from mapper.catalog.tilestore import KeptTiles
 from mapper.catalog.wmts import layer_bounds, parse_capabilities, wmts_level
 from mapper.errors import CatalogError, ReadError
 from mapper.recipe.tiles import TileService
