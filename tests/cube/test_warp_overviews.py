@@ -50,7 +50,8 @@ def test_other_zones_and_degrees_read_overviews_too(band):
         "EPSG:32633", "EPSG:32632", LEFT + 2000, TOP - 4000, LEFT + 4000, TOP - 2000
     )
     read = read_band(band, grid, grid.box_of((left, bottom, right, top)), "bilinear")
-    assert set(np.unique(read.values[read.valid])) == {96}
+    assert read.valid.any()
+    np.testing.assert_allclose(read.values[read.valid], 96, rtol=1e-6)
 
 
 def test_an_overview_saves_decoding(band):
