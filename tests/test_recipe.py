@@ -113,6 +113,9 @@ def test_an_unknown_key_is_refused_with_its_path(load, path, value):
         ("sources.sentinel2.mask.always_masked_share", 0),
         ("sources.sentinel1.orbits", "both"),
         ("sources.highres.order", "oldest"),
+        ("license", "CC BY 4.0"),
+        ("license", "MIT\n"),
+        ("use", "commercial"),
         ("predict.mode", "mosaic"),
         ("predict.size", 8),
         ("predict.batch", 0),
@@ -197,6 +200,11 @@ def test_recipes_cannot_run_code(tmp_path):
         ("sources.highres.ignore_period", True),
         ("predict.mode", "blend"),
         ("predict.size", 512),
+        ("license", "CC-BY-4.0"),
+        ("use", "internal"),
+        ("sources.highres.license", "CC-BY-4.0"),
+        ("sources.highres.attribution", "Town Survey"),
+        ("sources.highres.terms_url", "https://example.org/terms"),
         ("predict.stride", 64),
         ("predict.weights", "gaussian"),
         ("predict.batch", 8),
@@ -231,6 +239,14 @@ def test_another_catalog_is_for_every_source(load):
     assert recipe == load(CONTENT)
     assert other.with_catalog("./archive") == other
     assert Recipe.model_validate(other.model_dump(mode="json")) == other
+
+
+def test_a_recipe_that_says_nothing_leaves_its_terms_to_the_sources(load):
+    recipe = load(CONTENT)
+    assert (recipe.license, recipe.use) == ("other", "any")
+    source = recipe.sources["sentinel2"]
+    assert (source.license, source.attribution, source.terms_url) == (None, None, None)
+    assert load(altered("use", "non-commercial")).use == "non-commercial"
 
 
 def test_recipes_cannot_be_altered(load):

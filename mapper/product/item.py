@@ -1,7 +1,8 @@
 """STAC: an item for each city, a collection for the run, an index of the cities."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,31 @@ class ProductLayer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Credits:
+    """Under which terms a map is, and whom it owes what."""
+
+    license: str = "other"
+    """Follows from the sources and models; SPDX, `proprietary` or `other`."""
+    use: str = "any"
+    """What the recipe says its maps are for."""
+    attributions: Sequence[str] = ()
+    """Lines to print wherever the map is shown."""
+    notes: Sequence[str] = ()
+    """For people: who asks for what, and what is not known."""
+    obligations: Sequence[str] = ()
+    """What those who publish the map owe, as `mapper.terms.Obligation` names it."""
+    terms: Sequence[Mapping[str, str]] = ()
+    """Per source and model: name, licence, and attribution and address where there are any."""
+    owners: Mapping[str, str] = field(default_factory=dict)
+    """Who owns the sources, and where their terms stand; the address may be empty."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a report has it."""
+        lists = {k: list(getattr(self, k)) for k in ("attributions", "notes", "obligations")}
+        return {"license": self.license, "use": self.use, **lists}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductFacts:
     """What the item says about where a map comes from."""
 
@@ -46,7 +72,7 @@ class ProductFacts:
     grid: Grid
     pixels: PixelBox
     classes: ClassTable
-    license: str
+    credits: Credits
     recipe: Mapping[str, Any]
     """Name and digest."""
     model: Mapping[str, Any]
@@ -94,7 +120,7 @@ def product_item(
             "datetime": None,
             "start_datetime": start,
             "end_datetime": end,
-            "license": facts.license,
+            **_credited(facts.credits),
             "version": str(facts.version),
             "gsd": facts.grid.resolution,
             **_projection(facts),
@@ -116,6 +142,40 @@ def product_item(
         "assets": _assets(facts, folder, counts),
         "links": _links(facts),
     }
+
+
+def _credited(credits: Credits) -> dict[str, Any]:
+    """Licence, owners and attributions; `providers` may not be an empty list."""
+    providers = [
+        {"name": name, "roles": ["licensor"], **({"url": url} if _is_web(url) else {})}
+        for name, url in credits.owners.items()
+    ]
+    return {
+        "license": credits.license,
+        **({"providers": providers} if providers else {}),
+        "mapper:attributions": list(credits.attributions),
+        "mapper:use": credits.use,
+        "mapper:obligations": list(credits.obligations),
+        "mapper:terms_of_use": [dict(one) for one in credits.terms],
+        "mapper:notes": list(credits.notes),
+    }
+
+
+def _is_web(address: str) -> bool:
+    """A path of this machine would mean nothing elsewhere."""
+    return address.startswith(("https://", "http://"))
+
+
+def _license_links(credits: Credits) -> list[dict[str, Any]]:
+    """Where the terms of sources and models stand, each address once."""
+    names: dict[str, list[str]] = {}
+    for one in credits.terms:
+        if _is_web(one.get("url", "")):
+            names.setdefault(one["url"], []).append(one["name"])
+    return [
+        {"rel": "license", "href": url, "title": f"Terms of {', '.join(dict.fromkeys(found))}"}
+        for url, found in names.items()
+    ]
 
 
 def _projection(facts: ProductFacts) -> dict[str, Any]:
@@ -249,7 +309,7 @@ def _links(facts: ProductFacts) -> list[dict[str, Any]]:
         {"rel": rel, "href": "../../../../../collection.json", "type": "application/json"}
         for rel in ("root", "parent", "collection")
     ]
-    return [*above, *links, *_version_links(facts)]
+    return [*above, *links, *_license_links(facts.credits), *_version_links(facts)]
 
 
 def _version_links(facts: ProductFacts) -> list[dict[str, Any]]:
@@ -290,6 +350,10 @@ def run_collection(
         }
         for path, item in sorted(items.items())
     ]
+    links += _merged([k for k in item["links"] if k["rel"] == "license"] for item in items.values())
+    properties = [item["properties"] for item in items.values()]
+    providers = _merged(p.get("providers", []) for p in properties)
+    attributions = [line for p in properties for line in p.get("mapper:attributions", [])]
     return {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -298,12 +362,20 @@ def run_collection(
         "title": title,
         "description": f"Maps of {len(items)} areas made by mapper {mapper.__version__}.",
         "license": licenses[0] if len(set(licenses)) == 1 else "other",
+        **({"providers": providers} if providers else {}),
+        "mapper:attributions": sorted(set(attributions)),
         "extent": {
             "spatial": {"bbox": [overall, *boxes] if len(boxes) > 1 else [overall]},
             "temporal": {"interval": [[min(starts), max(ends)]]},
         },
         "links": links,
     }
+
+
+def _merged(lists: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What several lists of mappings hold, each once, sorted."""
+    found = {json.dumps(one, sort_keys=True): one for each in lists for one in each}
+    return [found[key] for key in sorted(found)]
 
 
 def index_feature(item: Mapping[str, Any], path: str, shares: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mapper.recipe.predict import Predict
 from mapper.recipe.section import Section
 from mapper.recipe.sources import Source
 from mapper.recipe.training import Train
+from mapper.terms import Use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,16 @@ class Recipe(Section):
     name: str
     title: str
     description: str = ""
-    license: str = Field(default="other", description="Licence of the product (SPDX or `other`)")
+    license: str = Field(
+        default="other",
+        description="Licence of the product (SPDX or `proprietary`); `other` leaves it to the "
+        "sources, and one that their terms forbid is refused",
+    )
+    use: Use = Field(
+        default="any",
+        description="What the maps are for: `any` is commercial use too; non-commercial sources "
+        "need `non-commercial`; maps for `internal` use may not be published",
+    )
     resolution: float = Field(gt=0, lt=100_000, description="Metres per pixel")
     sources: dict[str, Source] = Field(min_length=1)
     seasons: dict[str, list[int]] = Field(
@@ -58,6 +68,13 @@ class Recipe(Section):
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise ValueError(f"{name!r}: use lower-case letters, digits and single hyphens")
         return name
+
+    @field_validator("license")
+    @classmethod
+    def _license_can_be_written(cls, license: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9.+-]*", license):
+            raise ValueError(f"{license!r}: write it as SPDX does, such as CC-BY-4.0, or `other`")
+        return license
 
     @field_validator("sources")
     @classmethod
@@ -128,7 +145,11 @@ class Recipe(Section):
 
     @property
     def digest(self) -> str:
-        """Hash of everything in the recipe that a map depends on."""
+        """Hash of everything in the recipe that a product depends on, its terms included.
+
+        It begins a new version where it changes; pixels have digests of their own, in which
+        neither licence nor use have a part.
+        """
         return digest_of(self.model_dump(mode="json", exclude={"train"}))
 
 

@@ -107,7 +107,9 @@ def _ingest_memory(plan: CityPlan, pixels: int) -> int:
         for c in plan.request.recipe.composites
         if c.source.kind == "sentinel-2"
     ]
-    return reading_bytes(pixels, max(bands, default=2)) + 5 * STRIP_BYTES + pixels * 30
+    masks = [m.memory(plan.grid.tile) for m in plan.request.masks.values()]
+    reading = reading_bytes(pixels, max(bands, default=2)) + max(masks, default=0)
+    return reading + 5 * STRIP_BYTES + pixels * 30
 
 
 def _scratch(plan: CityPlan, pixels: int) -> int:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mapper.transport.address import redact
 from mapper.errors import DeviceError, MapperError, StoreError
 from mapper.events import Event, Listener
 from mapper.inference.devices import cuda_devices
@@ -16,6 +15,7 @@ from mapper.run.ledger import Ledger
 from mapper.run.step import Step
 from mapper.run.tasks import Outcome, Task
 from mapper.store.files import write_json
+from mapper.transport.address import redact
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from shapely import box
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import WGS84, Grid, PixelBox, plain_number
-from mapper.transport.opening import open_raster
 from mapper.catalog.bands import BandAsset
 from mapper.classes import ClassTable
 from mapper.cube.sample import Pixels
@@ -35,6 +34,7 @@ from mapper.run.legend import (
     read_legend,
 )
 from mapper.training.data.labelled import IGNORED
+from mapper.transport.opening import open_raster
 
 _FARTHEST = 2.0
 """Factor by which the pixels of labels that were searched for may differ from the run's."""

@@ -81,8 +81,7 @@ class ModelMasker:
         classes, nodata = self._classes(self._pixels(bands, valid, place.box), judged)
         ground = classes != nodata
         ground &= ~dilate(np.isin(classes, self.invalid), self.radius)
-        inside = wanted.slices_in(place.box)
-        found[inside] = ground[wanted.slices_in(judged)] & valid[inside]
+        found[wanted.slices_in(place.box)] = ground[wanted.slices_in(judged)]
         return found
 
     def memory(self, side: int) -> int:

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,24 @@ from mapper.area.window import Window
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.cube.looks import halo_of
 from mapper.cube.reduce.indices import index_layers, sure_index
 from mapper.cube.template import PIXELS_VERSION
 from mapper.errors import NothingFoundError, RecipeError, UsageError
 from mapper.inference.card import ModelCard
 from mapper.inference.coding import Coding
 from mapper.inference.plan import InferencePlan
-from mapper.recipe import Recipe, Source, digest_of, layers_of, sure_layers
+from mapper.recipe import (
+    Composite,
+    Recipe,
+    Sentinel2Source,
+    Source,
+    digest_of,
+    layers_of,
+    sure_layers,
+)
 from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
+from mapper.run.masker import ModelMasker
 from mapper.run.publish import PUBLISH_VERSION
 from mapper.run.selector import window_selector
 
@@ -49,6 +59,18 @@ class RunRequest:
     allow_missing: bool = False
     """Leave out whatever cannot be read, and publish with the holes marked."""
 
+    masks: Mapping[str, ModelMasker] = field(default_factory=dict)
+    """Per composite, the model that masks its scenes."""
+
+    def reach(self, composite: Composite) -> int:
+        """Pixels beyond a tile that its masks and scores depend on."""
+        source = composite.source
+        if not isinstance(source, Sentinel2Source):
+            return 0
+        masker = self.masks.get(composite.name)
+        reach = source.mask.reach(self.recipe.resolution) if source.mask else 0
+        return halo_of(source, self.recipe.resolution) + (masker.reach if masker else reach)
+
     def budgeted(self, source: Source) -> Source:
         """A source with the failure budget that this run allows."""
         return source.model_copy(update={"failure_budget": 1.0}) if self.allow_missing else source
@@ -69,6 +91,7 @@ class RunRequest:
                 "recipe": self.recipe.digest,
                 "model": self.card.digest,
                 "inference": self.inference.digest,
+                **({"masks": {n: m.digest for n, m in self.masks.items()}} if self.masks else {}),
                 "area": area.digest,
                 "period": self.period.interval,
                 "grid": [grid.epsg, grid.resolution, grid.tile],

@@ -13,7 +13,14 @@ import mapper
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
-from mapper.errors import CatalogError, MapperError, ModelError, NothingFoundError, PartlyDoneError
+from mapper.errors import (
+    CatalogError,
+    MapperError,
+    ModelError,
+    NothingFoundError,
+    PartlyDoneError,
+    RecipeError,
+)
 from mapper.events import Event, Listener, ignore
 from mapper.inference.card import load_card
 from mapper.inference.devices import DeviceChoice
@@ -31,6 +38,7 @@ from mapper.run.lock import hold_folder
 from mapper.run.maps import coding_of
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
+from mapper.run.terms import check_known_terms, city_terms
 from mapper.store.files import write_json
 
 DEFAULT_RECIPE = "spectral-10m"
@@ -120,6 +128,7 @@ def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
     areas = pick_areas(read_areas(options.aoi), options.cities)
     card = load_card(recipe.model)
     check_bands(recipe, card)
+    check_known_terms(recipe, card)
     if card.head != "classes":
         raise ModelError(
             f"model {card.name!r} yields {card.head}, and a recipe's product has one class a "
@@ -162,7 +171,10 @@ def plan_run(
     listener: Listener = ignore,
     opener: Callable[[str], Catalog] = open_catalog,
 ) -> tuple[list[CityPlan], list[CityResult]]:
-    """Plan every city; those that cannot be are told apart, the others go on."""
+    """Plan every city; those that cannot be are told apart, the others go on.
+
+    Raises: RecipeError where the terms of what was found conflict with the recipe.
+    """
     plans, lost = [], []
     catalogs: dict[str, Catalog] = {}
 
@@ -174,6 +186,11 @@ def plan_run(
     for area in request.areas:
         try:
             plan = plan_city(area, request, open_once)
+            if not plan.finished:
+                city_terms(request.recipe, request.card, plan.items)
+        except RecipeError:
+            # the recipe is wrong for every city, and nothing has been read
+            raise
         except MapperError as reason:
             state = "nothing found" if isinstance(reason, NothingFoundError) else "failed"
             lost.append(CityResult(slug=area.slug, name=area.name, state=state, reason=str(reason)))
@@ -192,8 +209,9 @@ def run(
 ) -> RunReport:
     """Take polygons to published maps.
 
-    Raises: InputError and UsageError before anything is searched; LockedError where another
-        run holds the folder; StoreError where the disk refuses.
+    Raises: InputError and UsageError before anything is searched; RecipeError before anything is
+        read, where the terms of what was found conflict with the recipe; LockedError where
+        another run holds the folder; StoreError where the disk refuses.
     """
     began = time.monotonic()
     request = make_request(options)
@@ -224,7 +242,17 @@ def _finished_before(plan: CityPlan) -> CityResult:
         name=plan.area.name,
         state="finished",
         product=str(plan.version.product_folder.relative_to(plan.version.root)),
+        facts={"terms": _published_terms(plan)},
     )
+
+
+def _published_terms(plan: CityPlan) -> dict[str, Any]:
+    """Terms as the item of a finished version has them; what an earlier mapper made has less."""
+    item: dict[str, Any] = read_item(plan.version)
+    properties = item["properties"]
+    fields = ("attributions", "notes", "obligations", "use")
+    stated = {k: properties[f"mapper:{k}"] for k in fields if f"mapper:{k}" in properties}
+    return {"license": properties["license"], **stated}
 
 
 def _carry_out(
@@ -284,6 +312,7 @@ def _result(job: CityJob, listener: Listener) -> CityResult:
         },
         "missing": job.missing(),
         "warnings": job.read_failures(),
+        "terms": city_terms(plan.request.recipe, plan.request.card, plan.items).to_dict(),
     }
     state = "done" if result.good else "failed"
     message = f"{result.state} {result.product}{result.reason}"
@@ -323,7 +352,15 @@ def _areas(path: Path) -> dict[str, Any]:
 def _report(request: RunRequest, report: RunReport) -> dict[str, Any]:
     """What was done, when, with what; the time, host and cost fields are under `run`."""
     return {
-        "recipe": {"name": request.recipe.name, "sha256": request.recipe.digest},
+        "recipe": {
+            "name": request.recipe.name,
+            "sha256": request.recipe.digest,
+            "license": request.recipe.license,
+            "use": request.recipe.use,
+        },
+        "attributions": sorted(
+            {x for r in report.results for x in r.facts.get("terms", {}).get("attributions", [])}
+        ),
         "model": {"name": request.card.name, "sha256": request.card.sha256},
         "inference": request.inference.to_dict(),
         "period": request.period.interval,

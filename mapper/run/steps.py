@@ -88,6 +88,9 @@ class CitySteps:
             "recipe": digest_of(source.model_dump(mode="json", exclude=choice)),
             "pixels_version": PIXELS_VERSION[source.kind],
         }
+        masker = self.plan.request.masks.get(part.arrays)
+        if masker is not None:
+            components["mask"] = masker.digest
         digest, key = digest_of(components), f"ingest/{part.name}/{tile}"
         task = IngestTask(
             root=self.root,
@@ -96,6 +99,7 @@ class CitySteps:
             token=self.plan.token,
             scenes=TileScenes(name=part.arrays, key=tile, items=items, inspections=seen),
             source=self.plan.request.budgeted(source),
+            masker=masker,
         )
         return self._step("ingest", task, {key: (digest, components)})
 

@@ -82,10 +82,10 @@ def test_a_file_is_indexed_once_until_it_changes(many, tmp_path):
 
 def test_only_row_groups_that_hold_a_scene_are_decoded(many):
     catalog = open_catalog(str(many[1]))
-    catalog._groups._kept.clear()
+    catalog._groups.kept.clear()
     assert len(list(catalog.search("a", [(0.5, 0.5, 0.6, 0.6)], None))) == 0
     assert len(list(catalog.search("b", [(0.5, 0.5, 0.6, 0.6)], None))) == 1
-    assert list(catalog._groups._kept) == [0]
+    assert list(catalog._groups.kept) == [0]
 
 
 def test_a_file_without_bboxes_is_searched_by_its_footprints(many, tmp_path):

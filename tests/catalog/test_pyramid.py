@@ -4,10 +4,7 @@ import contextlib
 import json
 import logging
 import threading
-import time
-import warnings
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import numpy as np
@@ -22,15 +19,15 @@ from pyproj import Transformer
 from rasterio.windows import Window, from_bounds
 
 from mapper.area.grid import Grid, PixelBox
-from mapper.catalog.bands import check_item, find_band
-from mapper.catalog.pyramid import WORKERS, open_pyramid, permit
-from mapper.catalog.query import Period
-from mapper.catalog.tilecatalog import TileCatalog, href_of, level_in, tiles_over, xyz_level
-from mapper.catalog.tilestore import KeptTiles, decode_tile
+from mapper.catalog.bands import find_band
+from mapper.catalog.pyramid import WORKERS, open_pyramid, permit, pyramid_fingerprint
+from mapper.catalog.tilecatalog import TileCatalog, href_of, tiles_over, xyz_level
+from mapper.catalog.tilestore import KeptTiles
 from mapper.cube import warp
 from mapper.errors import CatalogError, ReadError
 from mapper.recipe.tiles import TileService
 from mapper.transport.address import unsigned
+from tests.tileserver import files_of, tile_server
 
 PNOA = (130799, 99725, 130811, 99740)
 """First column, row, and past the last, of the real tiles at level 18."""
@@ -66,32 +63,7 @@ def quick(monkeypatch):
 def serve_tiles():
     """Serve tiles from a function of the path; yields the address and the log of requests."""
     with contextlib.ExitStack() as stack:
-
-        def start(content_of):
-            log = []
-
-            class Handler(BaseHTTPRequestHandler):
-                def do_GET(self):
-                    log.append((self.path, time.monotonic()))
-                    status, body = content_of(self.path)
-                    self.send_response(status)
-                    if status != 204:
-                        self.send_header("Content-Length", str(len(body)))
-                    self.end_headers()
-                    if status != 204:
-                        self.wfile.write(body)
-
-                def log_message(self, *args):
-                    pass
-
-            server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-            thread.start()
-            stack.callback(server.server_close)
-            stack.callback(server.shutdown)
-            return f"http://127.0.0.1:{server.server_address[1]}", log
-
-        yield start
+        yield lambda answer: stack.enter_context(tile_server(answer))
 
 
 def fetch(href):
@@ -120,14 +92,6 @@ def encoded(pixels, form="PNG", **how):
     return stream.getvalue()
 
 
-def by_gdal(content):
-    """An image file as GDAL decodes it: `(band, y, x)`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
-        with rasterio.MemoryFile(content) as file, file.open() as image:
-            return image.read()
-
-
 def ramp(x, y, size=256):
     """A tile in which every pixel of the pyramid says where it is."""
     rows, cols = np.mgrid[y * size : (y + 1) * size, x * size : (x + 1) * size]
@@ -148,12 +112,7 @@ def ramps(path):
 @pytest.fixture
 def real(archive, serve_tiles):
     """The real tiles, served."""
-
-    def content_of(path):
-        file = archive / "xyz/pnoa" / path.lstrip("/")
-        return (200, file.read_bytes()) if file.is_file() else (404, b"no such tile")
-
-    return serve_tiles(content_of)
+    return serve_tiles(files_of(archive / "xyz/pnoa"))
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +145,6 @@ def test_real_tiles_are_put_together_in_place_and_asked_for_once(real, pnoa, qui
     asked = Counter(path for path, _ in log)
     wanted = {f"/18/{x}/{y}.jpg" for x in range(col0, col0 + 4) for y in range(row0, row0 + 4)}
     assert asked == dict.fromkeys(wanted, 1)
-
-
-@pytest.mark.archive
-def test_gdal_decodes_the_same_brightness(archive):
-    content = (archive / "xyz/pnoa/18/130804/99731.jpg").read_bytes()
-    ours, theirs = decode_tile(content, 256, 3)[:3].astype(float), by_gdal(content)
-    # the tiles hold half as much colour as brightness, which decoders spread differently
-    luma = np.tensordot([0.299, 0.587, 0.114], ours - theirs, 1)
-    assert np.abs(luma).max() < 2
-    assert np.abs(ours - theirs).mean() < 1
 
 
 @pytest.mark.archive
@@ -339,34 +288,6 @@ def test_tiles_outside_the_bounds_are_not_asked_for(serve_tiles, quick):
     assert {path for path, _ in log} == {"/3/4/2.jpg", "/3/4/3.jpg"}
 
 
-def test_every_kind_of_tile(quick):
-    colour = ramp(1, 1)
-    alpha = np.full((256, 256), 255, dtype=np.uint8)
-    alpha[:100], alpha[100:120] = 0, 128
-    through = np.dstack([colour, alpha])
-    for form, how in (("PNG", {}), ("WEBP", {"lossless": True, "exact": True})):
-        np.testing.assert_array_equal(
-            decode_tile(encoded(colour, form, **how), 256, 3)[:3], colour.transpose(2, 0, 1)
-        )
-        part = decode_tile(encoded(through, form, **how), 256, 3)
-        np.testing.assert_array_equal(part[3], alpha)
-        np.testing.assert_array_equal(part[:3, 100:], colour.transpose(2, 0, 1)[:, 100:])
-        assert not part[:3, :100].any()
-    grey = encoded(colour[..., 0])
-    np.testing.assert_array_equal(decode_tile(grey, 256, 1)[0], colour[..., 0])
-    np.testing.assert_array_equal(decode_tile(grey, 256, 3)[2], colour[..., 0])
-    jpeg = encoded(np.dstack([colour[..., 0]] * 3), "JPEG")
-    np.testing.assert_array_equal(decode_tile(jpeg, 256, 3)[:3], by_gdal(jpeg))
-    assert decode_tile(jpeg, 256, 1).shape == (2, 256, 256)
-    palette = Image.fromarray(colour).quantize(16)
-    stream = BytesIO()
-    palette.save(stream, "PNG")
-    np.testing.assert_array_equal(
-        decode_tile(stream.getvalue(), 256, 3)[:3],
-        np.asarray(palette.convert("RGB")).transpose(2, 0, 1),
-    )
-
-
 HOSTILE = {
     "html": (b"\n <html>the key hush/hush=1 is over its quota</html>", "text"),
     "xml": (b'<?xml version="1.0"?><ServiceException>hush/hush=1</ServiceException>', "text"),
@@ -454,51 +375,6 @@ def test_worker_processes_divide_the_rate(quick, monkeypatch):
         opened(service)
 
 
-def test_kept_tiles_are_asked_for_once_by_many_threads():
-    kept, asked = KeptTiles(), []
-    gate = threading.Barrier(8)
-
-    def ask():
-        asked.append(1)
-        time.sleep(0.05)
-        return b"tile"
-
-    found = []
-
-    def take():
-        gate.wait()
-        found.append(kept.get("a", ask))
-
-    threads = [threading.Thread(target=take) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [b"tile"] * 8
-    assert len(asked) == 1
-
-
-def test_kept_tiles_are_bounded_and_forget_failures_and_age():
-    kept, asked = KeptTiles(most_bytes=25, seconds=0.05), []
-
-    def take(name, size=10):
-        return kept.get(name, lambda: asked.append(name) or bytes(size))
-
-    take("a"), take("b"), take("a"), take("c")
-    assert asked == ["a", "b", "c"]
-    take("a")
-    assert asked == ["a", "b", "c"]
-    take("b")
-    assert asked == ["a", "b", "c", "b"]
-    time.sleep(0.06)
-    take("b")
-    assert asked[4:] == ["b"]
-    failing = KeptTiles()
-    with pytest.raises(ReadError):
-        failing.get("d", lambda: (_ for _ in ()).throw(ReadError("gone")))
-    assert failing.get("d", lambda: b"back") == b"back"
-
-
 def test_bands_and_mask_of_one_window_are_assembled_once(serve_tiles, quick):
     base, log = serve_tiles(ramps)
     window = Window(200, 200, 100, 100)
@@ -540,37 +416,6 @@ def test_too_much_at_once_is_refused_before_anything_is_asked():
         pyramid.read(4, window=Window(0, 0, 1, 1))
 
 
-def test_the_item_says_where_whose_and_when():
-    box = (-0.4, 39.4, -0.3, 39.5)
-    dated = service_at(
-        "https://tiles.example", date="2022-06-01", terms_url="https://terms.example"
-    )
-    period = Period.year(2022)
-    (item,) = TileCatalog(dated, fetch).search("ortho", [box, box], period)
-    assert check_item(item)["collection"] == "ortho"
-    assert item["properties"] == {
-        "datetime": "2022-06-01T00:00:00Z",
-        "proj:code": "EPSG:3857",
-        "license": "CC-BY-4.0",
-        "attribution": "© Example Survey",
-        "mapper:permission": "terms of use, section 3",
-        "mapper:terms": "https://terms.example",
-    }
-    undated = TileCatalog(service_at("https://tiles.example"), fetch)
-    (other,) = undated.search("ortho", [box], period)
-    assert other["properties"]["mapper:undated"] is True
-    assert other["id"] != item["id"]
-    far = service_at("https://tiles.example", bounds=[10, 10, 11, 11])
-    assert list(TileCatalog(far, fetch).search("ortho", [box], period)) == []
-
-
-def test_addresses_come_back_whole():
-    for zoom in (0, 7, 23):
-        service = service_at("https://tiles.example", zoom=zoom, bounds=[-1, 39, 0.5, 40])
-        level = xyz_level(service)
-        assert level_in(href_of(level, service)) == (level, service.identity)
-
-
 def test_only_what_a_recipe_permits_is_read(monkeypatch):
     service = service_at("https://tiles.example", zoom=3)
     href = href_of(xyz_level(service), service)
@@ -590,11 +435,29 @@ def test_only_what_a_recipe_permits_is_read(monkeypatch):
         open_pyramid(href, fetch, service=keyed)
 
 
-@pytest.mark.parametrize("cut", [unsigned, lambda h: h[4:], lambda h: h.replace("matrix=8", "m=")])
+def test_an_address_stays_whole_where_others_lose_their_query():
+    service = service_at("https://tiles.example", zoom=3)
+    href = href_of(xyz_level(service), service)
+    assert unsigned(href) == href
+    assert pyramid_fingerprint_of(href, service) == service.identity
+    other = service_at("https://tiles.example", zoom=3, date="2023-06-01")
+    assert pyramid_fingerprint_of(href_of(xyz_level(other), other), other) != service.identity
+
+
+def pyramid_fingerprint_of(href, service):
+    permit(service)
+    return pyramid_fingerprint(href, lambda href: pytest.fail("asked"))
+
+
+def test_a_fingerprint_wants_the_permission_too():
+    service = service_at("https://nobody.example", zoom=3)
+    with pytest.raises(ReadError, match="permission"):
+        pyramid_fingerprint(href_of(xyz_level(service), service), fetch)
+
+
+@pytest.mark.parametrize("cut", [lambda h: h[4:], lambda h: h.replace("matrix=8", "m=")])
 def test_addresses_that_are_not_whole(cut):
     service = service_at("https://tiles.example", zoom=3)
     href = href_of(xyz_level(service), service)
-    if cut(href) == href:
-        pytest.skip("kept whole")
     with pytest.raises(ReadError, match="not the whole address"):
         open_pyramid(cut(href), fetch, service=service)

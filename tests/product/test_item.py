@@ -21,6 +21,7 @@ from shapely.geometry import mapping
 import mapper
 from mapper.area.grid import PixelBox
 from mapper.product.item import (
+    Credits,
     ProductFacts,
     file_facts,
     index_feature,
@@ -39,6 +40,23 @@ SCENE = {
     "href": "https://example.org/collections/s2/items/S2_32TPS_20220612",
     "offset": -0.1,
 }
+NOTICE = "Contains modified Copernicus Sentinel data 2022"
+TERMS = "https://example.org/terms"
+CREDITS = Credits(
+    license="CC-BY-4.0",
+    use="any",
+    attributions=(NOTICE, "© Town Survey"),
+    notes=("highres: ask twice",),
+    obligations=("attribution",),
+    terms=(
+        {"name": "sentinel2", "license": "Copernicus-Sentinel", "attribution": NOTICE}
+        | {"url": TERMS},
+        {"name": "sentinel1", "license": "Copernicus-Sentinel", "url": TERMS},
+        {"name": "highres", "license": "other", "url": "/survey/terms.txt"},
+        {"name": "model spectral-baseline", "license": "Apache-2.0"},
+    ),
+    owners={"Copernicus": TERMS, "Town Survey": "/survey/terms.txt"},
+)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +82,7 @@ def facts():
         grid=grid,
         pixels=PixelBox(row0=row, col0=col, row1=row + 670, col1=col + 770),
         classes=CLASSES,
-        license="CC-BY-4.0",
+        credits=CREDITS,
         recipe={"name": "spectral-10m", "title": "Urban land cover", "digest": "00"},
         model={"name": "spectral-baseline", "digest": "11", "plan": {"size": 512}},
         scenes={"sentinel2": [SCENE, {"id": "local", "datetime": "2022-07-01T00:00:00Z"}]},
@@ -202,6 +220,63 @@ def test_what_is_used_is_declared(item):
     declared = {uri.split("/")[3] for uri in item["stac_extensions"]}
     assert {names.get(u, u) for u in used - {"mapper"}} <= declared
     assert {"render", "version"} <= declared
+
+
+# terms of use ------------------------------------------------------------------------------
+
+
+def test_the_item_names_licence_owners_and_attributions(item):
+    properties = item["properties"]
+    assert properties["license"] == "CC-BY-4.0"
+    assert properties["mapper:attributions"] == [NOTICE, "© Town Survey"]
+    assert properties["mapper:notes"] == ["highres: ask twice"]
+    assert (properties["mapper:use"], properties["mapper:obligations"]) == ("any", ["attribution"])
+    listed = {one["name"]: one["license"] for one in properties["mapper:terms_of_use"]}
+    assert listed["model spectral-baseline"] == "Apache-2.0"
+    read = pystac.Item.from_dict(item).common_metadata.providers
+    assert [(p.name, p.roles, p.url) for p in read] == [
+        ("Copernicus", ["licensor"], TERMS),
+        ("Town Survey", ["licensor"], None),
+    ]
+
+
+def test_terms_on_the_web_are_linked_once(item):
+    links = [link for link in item["links"] if link["rel"] == "license"]
+    assert links == [
+        {"rel": "license", "href": TERMS, "title": "Terms of sentinel2, sentinel1"},
+    ]
+
+
+def test_a_map_that_owes_nothing_has_no_providers(facts, folder):
+    item = json.loads(json.dumps(product_item(replace(facts, credits=Credits()), folder, COUNTS)))
+    assert "providers" not in item["properties"]
+    assert item["properties"]["license"] == "other"
+    assert JsonSchemaSTACValidator().validate_core(item, STACObjectType.ITEM, "1.1.0")
+
+
+@pytest.mark.parametrize("license", ["CC BY 4.0", "CC-BY-4.0 or MIT"])
+def test_a_licence_that_stac_has_no_place_for_would_be_noticed(item, license):
+    item["properties"]["license"] = license
+    with pytest.raises(pystac.errors.STACValidationError):
+        JsonSchemaSTACValidator().validate_core(item, STACObjectType.ITEM, "1.1.0")
+
+
+def test_the_collection_credits_whom_its_items_do(facts, folder, item):
+    other = replace(CREDITS, attributions=("© A", NOTICE), owners={"A": ""}, terms=())
+    second = product_item(replace(facts, credits=other), folder, COUNTS)
+    both = run_collection({"a.json": item, "b.json": second}, "Maps", ["CC-BY-4.0", "other"])
+    assert both["mapper:attributions"] == [NOTICE, "© A", "© Town Survey"]
+    assert [p["name"] for p in both["providers"]] == ["A", "Copernicus", "Town Survey"]
+    assert [k["href"] for k in both["links"] if k["rel"] == "license"] == [TERMS]
+    assert JsonSchemaSTACValidator().validate_core(both, STACObjectType.COLLECTION, "1.1.0")
+
+
+def test_an_item_of_an_earlier_version_has_less_and_is_listed(item):
+    for name in ("providers", "mapper:attributions"):
+        del item["properties"][name]
+    alone = run_collection({"a.json": item}, "Maps", ["CC-BY-4.0"])
+    assert alone["mapper:attributions"] == []
+    assert "providers" not in alone
 
 
 # what it says ------------------------------------------------------------------------------
