@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mapper.transport.address import unsigned
 from mapper.errors import CatalogError
+from mapper.transport.address import unsigned
 
 Item = dict[str, Any]
 """A STAC item as its JSON says."""

@@ -12,8 +12,8 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds
 
-from mapper.transport.opening import open_raster
 from mapper.catalog.bands import Item
+from mapper.transport.opening import open_raster
 
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)[-_]?(0[1-9]|1[0-2])[-_]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _COLORS = {

@@ -5,16 +5,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import rasterio
 
-from mapper.catalog.access import fingerprint, open_raster
 from mapper.catalog.bands import SENTINEL2_NUMBERS, BandAsset, Item, find_band
 from mapper.catalog.pyramid import permit, pyramid_fingerprint
 from mapper.catalog.sentinel2 import OffsetVerdict, judge_offset
 from mapper.catalog.tilecatalog import SCHEME
 from mapper.catalog.tilefetch import fetch_tile
+from mapper.cube.parallel import read_each
 from mapper.errors import ReadError
 from mapper.recipe import ElevationSource, ImagerySource, Sentinel2Source, Source
+from mapper.transport.opening import reading
+from mapper.transport.whole import fingerprint
 
+_AT_ONCE = 6
 _COARSE = 256
 """Longest side, in pixels, of the overview on which an offset is judged."""
 
@@ -58,21 +62,23 @@ def inspect_item(item: Item, source: Source) -> Inspection:
 
     Raises: ReadError where an asset cannot be read and the source has no failure budget.
     """
-    contents: dict[str, str] = {}
+    found: dict[str, str] = {}
     if isinstance(source, ImagerySource) and source.tiles is not None:
         permit(source.tiles)
     try:
-        for name in bands_to_read(source):
-            band = find_band(item, name)
-            if band is not None:
-                contents[name] = _content(band)
+        bands = {name: find_band(item, name) for name in bands_to_read(source)}
+        present = {name: band for name, band in bands.items() if band is not None}
+        read_each(lambda n: found.update({n: _content(present[n])}), list(present), _AT_ONCE)
+        contents = {name: found[name] for name in present}
         if not isinstance(source, Sentinel2Source):
             return Inspection(item=item["id"], contents=contents)
         percentiles = first_percentiles(item)
     except ReadError as reason:
         if not source.failure_budget:
             raise
-        return Inspection(item=item["id"], contents=contents, failure=str(reason))
+        return Inspection(
+            item=item["id"], contents=dict(sorted(found.items())), failure=str(reason)
+        )
     return Inspection(
         item=item["id"],
         contents=contents,
@@ -89,20 +95,25 @@ def _content(band: BandAsset) -> str:
 
 def first_percentiles(item: Item) -> dict[str, float]:
     """1st percentile of the valid DN of every reflectance band that the item has."""
-    found = {}
-    for name in SENTINEL2_NUMBERS:
+    found: dict[str, float] = {}
+
+    def look(name: str) -> None:
         band = find_band(item, name)
-        if band is not None:
-            values = _coarse(band)
-            if values.size:
-                found[name] = float(np.percentile(values, 1))
-    return found
+        values = _coarse(band) if band is not None else np.empty(0)
+        if values.size:
+            found[name] = float(np.percentile(values, 1))
+
+    read_each(look, list(SENTINEL2_NUMBERS), _AT_ONCE)
+    return {name: found[name] for name in SENTINEL2_NUMBERS if name in found}
 
 
 def _coarse(band: BandAsset) -> np.ndarray:
     """Valid values of a coarse overview."""
-    with open_raster(band.href) as dataset:
+
+    def coarse(dataset: rasterio.DatasetReader) -> np.ndarray:
         shrink = max(1, -(-max(dataset.shape) // _COARSE))
         shape = tuple(max(1, side // shrink) for side in dataset.shape)
-        values = dataset.read(band.index, out_shape=shape)
-    return values[values > 0]
+        return np.asarray(dataset.read(band.index, out_shape=shape))
+
+    values = reading(band.href, coarse)
+    return np.asarray(values[values > 0])

@@ -1,10 +1,7 @@
 """Observations of an optical source over one tile, read side by side and kept in a scratch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +10,7 @@ from mapper.cube.clear import SceneMask
 from mapper.cube.failures import ReadFailures
 from mapper.cube.inspect import Inspection
 from mapper.cube.load import Target, read_reflectance
+from mapper.cube.parallel import read_each
 from mapper.cube.reduce.best import distance_score
 from mapper.errors import ReadError
 from mapper.recipe import Sentinel2Source
@@ -22,7 +20,6 @@ READERS = 8
 _READING_BYTES = 512 << 20
 _FARTHEST = 180
 """Pixels that a distance to the mask can count."""
-_T = TypeVar("_T")
 OBSERVED, CLEAR, SAVED = 1, 2, 4
 """Flags of a pixel of a look: every required band is data; the mask lets it through; the
 always-masked rule may use it in spite of the mask."""
@@ -114,22 +111,6 @@ class LookReader:
         used, saved = observed & clear, observed & ~(clear | never)
         flags = observed * np.uint8(OBSERVED) + used * np.uint8(CLEAR) + saved * np.uint8(SAVED)
         return Look(number=number, values=tuple(values), flags=flags)
-
-
-def read_each(read: Callable[[_T], None], things: Sequence[_T], at_once: int) -> None:
-    """Call a function for each of several things, some at once; the first error ends it."""
-    if len(things) <= 1:
-        for thing in things:
-            read(thing)
-        return
-    with ThreadPoolExecutor(min(at_once, len(things)), thread_name_prefix="read") as pool:
-        started = [pool.submit(copy_context().run, read, thing) for thing in things]
-        try:
-            for future in started:
-                future.result()
-        finally:
-            for future in started:
-                future.cancel()
 
 
 def at_once(pixels: int, bands: int) -> int:

@@ -9,8 +9,8 @@ from mapper.catalog.bands import Item
 from mapper.catalog.observation import Observation, group_observations, orbit_state
 from mapper.cube.failures import ReadFailures
 from mapper.cube.load import Target, read_mosaic
-from mapper.cube.looks import read_each
 from mapper.cube.made import Made
+from mapper.cube.parallel import read_each
 from mapper.cube.reduce.mean import PowerMean
 from mapper.cube.reduce.speckle import SpeckleFilter
 from mapper.cube.sample import Pixels

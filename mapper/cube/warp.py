@@ -9,9 +9,8 @@ it is finer.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -19,7 +18,6 @@ from rasterio.enums import MaskFlags
 from rasterio.windows import Window as RasterWindow
 
 from mapper.area.grid import BLOCK, Grid, PixelBox
-from mapper.catalog.access import open_raster, unsigned
 from mapper.catalog.bands import BandAsset
 from mapper.catalog.pyramid import open_pyramid
 from mapper.catalog.tilecatalog import SCHEME
@@ -29,32 +27,55 @@ from mapper.cube.readlog import note_read
 from mapper.cube.sample import Pixels, bilinear, mean, nearest
 from mapper.errors import ReadError
 from mapper.recipe import Resampling
+from mapper.transport.address import unsigned
+from mapper.transport.opening import reading
 
+_T = TypeVar("_T")
 _ALIGNED = 1e-4
 """Fraction of a pixel by which a source may be off the lattice and still be copied."""
 _WHOLE = 64 << 20
 """Bytes of a source window up to which it is read at once."""
 
 
-def read_band(band: BandAsset, grid: Grid, pixels: PixelBox, resampling: Resampling) -> Pixels:
+def read_band(
+    band: BandAsset,
+    grid: Grid,
+    pixels: PixelBox,
+    resampling: Resampling,
+    overviews: bool = True,
+) -> Pixels:
     """Read one band on a lattice box; ground outside the file is not valid.
+
+    Args:
+        band: of which file.
+        grid: of the lattice.
+        pixels: the box.
+        resampling: between the file's pixels.
+        overviews: False reads the file itself even where the lattice is coarser.
 
     Raises: ReadError where the asset is missing, cut off or has no CRS.
     """
-    with _opened(band.href) as dataset:
+
+    def native(dataset: Any) -> Pixels | int:
         _check(dataset, band)
-        level = _overview(dataset, band.index, grid)
-        if level is None:
-            return _read(_SourceBand(dataset=dataset, band=band), grid, pixels, resampling)
-    with _opened(band.href, overview_level=level) as dataset:
+        level = _overview(dataset, band.index, grid) if overviews else None
+        return read(dataset) if level is None else level
+
+    def read(dataset: Any) -> Pixels:
         return _read(_SourceBand(dataset=dataset, band=band), grid, pixels, resampling)
 
+    found = _opened(band.href, native)
+    if isinstance(found, Pixels):
+        return found
+    return _opened(band.href, read, overview_level=found)
 
-def _opened(href: str, **options: Any) -> AbstractContextManager[Any]:
-    """A file, or a level of tiles, which has no overviews."""
+
+def _opened(href: str, function: Callable[[Any], _T], **options: Any) -> _T:
+    """What a function makes of a file, or of a level of tiles, which has no overviews."""
     if href.startswith(SCHEME):
-        return open_pyramid(href, fetch_tile)
-    return open_raster(href, **options)
+        with open_pyramid(href, fetch_tile) as level:
+            return function(level)
+    return reading(href, function, **options)
 
 
 def _read(source: "_SourceBand", grid: Grid, pixels: PixelBox, resampling: Resampling) -> Pixels:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from mapper.catalog.pyramid import WORKERS as TILE_WORKERS
 from mapper.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -42,9 +43,11 @@ def open_cluster(
     if address != "local":
         with _connected(address) as client:
             _check_resources(client, resources or {})
+            client.run(share_tile_rate, len(client.scheduler_info(n_workers=-1)["workers"]))
             yield client
         return
     count = workers or max(1, min(4, os.cpu_count() or 1))
+    share_tile_rate(count)
     # a worker that dies is replaced, but a task that kills three of them is given up
     settings = {
         "distributed.scheduler.allowed-failures": 3,
@@ -58,6 +61,11 @@ def open_cluster(
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+def share_tile_rate(workers: int) -> None:
+    """Let this process, and those it starts, take its part of a tile service's rate."""
+    os.environ[TILE_WORKERS] = str(workers)
 
 
 def _check_resources(client: Any, resources: Mapping[str, float]) -> None:

@@ -12,7 +12,6 @@ from mapper.product.item import ProductFacts, ProductLayer
 from mapper.recipe import Source
 from mapper.run.ledger import Entry
 from mapper.run.plan import CityPlan, check_bands
-from mapper.run.terms import city_terms
 
 Inspections = Mapping[str, Mapping[str, Inspection]]
 """Per source and item id."""
@@ -40,7 +39,7 @@ def product_facts(
         grid=plan.grid,
         pixels=plan.extent,
         classes=request.card.classes,
-        credits=city_terms(request.recipe.model_copy(update={'license':'ODbL-1.0'}), request.card, plan.items),
+        credits=plan.terms,
         recipe={
             "name": request.recipe.name,
             "title": request.recipe.title,

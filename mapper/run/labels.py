@@ -186,7 +186,7 @@ def label_reader(rasters: Sequence[LabelRaster], grid: Grid) -> ReadLabels:
     def read(pixels: PixelBox) -> np.ndarray:
         found = np.full(pixels.shape, IGNORED, dtype=np.uint8)
         for raster in rasters:
-            part = read_band(_band(raster.href), grid, pixels, "nearest")
+            part = read_band(_band(raster.href), grid, pixels, "nearest", overviews=False)
             free = (found == IGNORED) & part.valid & np.isin(part.values, raster.classes.values)
             found[free] = part.values[free]
         return found
@@ -217,7 +217,7 @@ def map_reader(folder: Path, classes: ClassTable, confidence: float, grid: Grid)
 
 
 def _published(path: Path, grid: Grid, pixels: PixelBox) -> Pixels:
-    return read_band(_band(str(path)), grid, pixels, "nearest")
+    return read_band(_band(str(path)), grid, pixels, "nearest", overviews=False)
 
 
 def _band(href: str) -> BandAsset:

@@ -237,15 +237,19 @@ def difference(plan: CityPlan, catalog: Catalog) -> str:
             changed = sorted({i for i, _ in {*wanted} ^ {*chosen}})
             return (
                 f"a search of the mirror chooses other scenes for {name} ("
-                f"{', '.join(changed[:3]) or 'in another order'}): the archive has changed since "
+                f"{', '.join(changed[:3])}): the archive has changed since "
                 "the mirror was begun; mirror into a new folder"
             )
     return ""
 
 
 def _choice(items: Sequence[Item]) -> list[tuple[str, tuple[str, ...]]]:
-    """Ids in order, each with the cells for which a scene limit chose it."""
-    return [(i["id"], tuple(sorted(i["properties"].get(CELLS) or ()))) for i in items]
+    """Ids, each with the cells for which a scene limit chose it.
+
+    Not their order: a static catalog's times are written anew, and whoever lays scenes over each
+    other sorts them by the times of the frozen items.
+    """
+    return sorted((i["id"], tuple(sorted(i["properties"].get(CELLS) or ()))) for i in items)
 
 
 class _Remembered:

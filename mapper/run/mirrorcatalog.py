@@ -8,6 +8,7 @@ MIRROR/collections/<slug>/items/<slug>.json    listed while its files are there
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ _COLLECTIONS = "collections"
 _TO_ROOT = "../../.."
 """From the folder of an item's JSON to the mirror."""
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+_REPLACED = re.compile(r"/(file|storage)/v")
+_STORAGE = "storage:"
+"""Fields on the archive's store, where a copy does not lie."""
 _STAC = "1.1.0"
 
 
@@ -49,7 +53,9 @@ def mirrored_item(
         which a scene limit chose it stay on it, so that a search here chooses the same.
     """
     assets = {key: _asset(item["assets"][key], held) for key, held in sorted(files.items())}
-    properties = {k: v for k, v in item["properties"].items() if k != SOURCE}
+    properties = {
+        k: v for k, v in item["properties"].items() if k != SOURCE and not k.startswith(_STORAGE)
+    }
     if terms is not None and terms.license != "other" and "license" not in properties:
         stated = {"license": terms.license, "attribution": terms.attribution}
         properties |= {k: v for k, v in (stated | {"mapper:terms": terms.url}).items() if v}
@@ -62,7 +68,7 @@ def mirrored_item(
     if origin:
         properties[ORIGIN] = origin
         links.append(_link("via", origin, "application/geo+json"))
-    extensions = [e for e in item.get("stac_extensions") or [] if "/file/v" not in e]
+    extensions = [e for e in item.get("stac_extensions") or [] if not _REPLACED.search(e)]
     kept = {k: v for k, v in item.items() if k not in {"links", "assets", "properties"}}
     return {
         "type": "Feature",
@@ -86,7 +92,7 @@ def _origin_of(item: Item) -> str:
 
 def _asset(asset: Mapping[str, Any], held: HeldFile) -> dict[str, Any]:
     dropped = {"alternate", "file:local_path", "file:header_size"}
-    kept = {k: v for k, v in asset.items() if k not in dropped}
+    kept = {k: v for k, v in asset.items() if k not in dropped and not k.startswith(_STORAGE)}
     kept |= {
         "href": f"{_TO_ROOT}/{held.path}",
         "file:size": held.size,

@@ -23,6 +23,7 @@ from mapper.errors import NothingFoundError, RecipeError, UsageError
 from mapper.inference.card import ModelCard
 from mapper.inference.coding import Coding
 from mapper.inference.plan import InferencePlan
+from mapper.product.item import Credits
 from mapper.recipe import (
     Composite,
     Recipe,
@@ -36,6 +37,7 @@ from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
 from mapper.run.masker import ModelMasker
 from mapper.run.publish import PUBLISH_VERSION
 from mapper.run.selector import window_selector
+from mapper.run.terms import city_terms
 
 DEFAULT_TILE = 2048
 
@@ -141,6 +143,11 @@ class CityPlan:
     def selected(self) -> Callable[[Window], bool]:
         """Which windows have a say inside the AOI."""
         return window_selector(self.grid, self.geometry, self.request.inference)
+
+    @cached_property
+    def terms(self) -> Credits:
+        """Licence and attributions that follow from its scenes and its model."""
+        return city_terms(self.request.recipe, self.request.card, self.items)
 
     @property
     def extent(self) -> PixelBox:

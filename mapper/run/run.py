@@ -38,7 +38,7 @@ from mapper.run.lock import hold_folder
 from mapper.run.maps import coding_of
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
-from mapper.run.terms import check_known_terms, city_terms
+from mapper.run.terms import check_known_terms
 from mapper.store.files import write_json
 
 DEFAULT_RECIPE = "spectral-10m"
@@ -187,7 +187,8 @@ def plan_run(
         try:
             plan = plan_city(area, request, open_once)
             if not plan.finished:
-                city_terms(request.recipe, request.card, plan.items)
+                # a conflict is found before a pixel is read
+                _ = plan.terms
         except RecipeError:
             # the recipe is wrong for every city, and nothing has been read
             raise
@@ -312,7 +313,7 @@ def _result(job: CityJob, listener: Listener) -> CityResult:
         },
         "missing": job.missing(),
         "warnings": job.read_failures(),
-        "terms": city_terms(plan.request.recipe, plan.request.card, plan.items).to_dict(),
+        "terms": plan.terms.to_dict(),
     }
     state = "done" if result.good else "failed"
     message = f"{result.state} {result.product}{result.reason}"

@@ -1,7 +1,7 @@
 """A city's steps: the task of each, and the digest of all that it depends on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class CitySteps:
         seen = {i["id"]: inspections[part.arrays][i["id"]] for i in items}
         # which scenes there are says all that a source's choice of them could
         choice = {"catalog", "collections", "optional", "months", "every", "failure_budget"}
-        choice |= {"license", "attribution", "terms_url"}
+        choice |= {"license", "attribution", "terms_url", "tiles"}
         components = {
             "scenes": {
                 i["id"]: digest_of(scene_components(i, source, seen[i["id"]])) for i in items
@@ -235,6 +235,7 @@ class CitySteps:
             "cube": {f"{n}/{t}": [o.sha256 for o in e.outputs] for (n, t), e in ingested.items()},
             "fingerprint": plan.fingerprint,
             "scenes": digest_of(scene_facts(plan, inspections)),
+            "terms": digest_of(asdict(plan.terms)),
             "publish_version": PUBLISH_VERSION,
         }
         key = f"publish/{plan.version.key}"

@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
 
+from mapper.errors import ModelError, ReadError, StoreError
 from mapper.transport.address import redact, unsigned
 from mapper.transport.searching import session
-from mapper.errors import ModelError, ReadError, StoreError
 
 _TIMEOUTS = (20, 60)
 """Seconds to connect, and between two pieces of an answer."""

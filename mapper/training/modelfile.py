@@ -7,12 +7,12 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from mapper.transport.address import unsigned
 from mapper.errors import ModelError
 from mapper.inference.card import Activation, Head
 from mapper.recipe.section import Section, problems
 from mapper.recipe.training import Card, ClassEntry, Network, Train
 from mapper.training.keymaps import WeightLayout
+from mapper.transport.address import unsigned
 
 SLUG = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 _MOST_BYTES = 2_000_000_000

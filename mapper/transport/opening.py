@@ -34,9 +34,9 @@ class _UndecodableError(ReadError):
 def open_raster(href: str, **options: Any) -> Iterator[rasterio.DatasetReader]:
     """Open an asset for reading: a path, or an address of http(s), s3, gs or az.
 
-    `options` are the driver's, such as `overview_level`. Bytes are kept while the asset is open, and on after that inside `traffic()`. A dataset is
-    for one thread at a time. Values read inside count only once the block has ended: a fault that
-    GDAL swallowed is raised there.
+    `options` are the driver's, such as `overview_level`. Bytes are kept while the asset is open,
+    and on after that inside `traffic()`. A dataset is for one thread at a time. Values read
+    inside count only once the block has ended: a fault that GDAL swallowed is raised there.
 
     Raises: ReadError, with the unsigned address, for anything that goes wrong while reading.
     """
