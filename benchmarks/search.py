@@ -160,17 +160,19 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
 def write_file(path: Path, tiles: list[tuple[int, int, int]], scenes: int, rows: int) -> int:
     """The STAC file, tile by tile; returns the number of items."""
+    import pyarrow as pa
     import pyarrow.parquet as parquet
     import stac_geoparquet.arrow as geoparquet
 
-    count, writer, held = 0, None, []
+    count, writer, tables = 0, None, []
     for number, tile in enumerate(tiles, start=1):
-        held += items_of_tile(tile, scenes)
-        if len(held) >= rows or number == len(tiles):
-            table = geoparquet.parse_stac_items_to_arrow(held).read_all()
+        tables.append(geoparquet.parse_stac_items_to_arrow(items_of_tile(tile, scenes)).read_all())
+        held = sum(table.num_rows for table in tables)
+        if held >= rows or number == len(tiles):
+            table = pa.concat_tables(tables)
             writer = writer or parquet.ParquetWriter(path, table.schema, compression="zstd")
             writer.write_table(table, row_group_size=rows)
-            count, held = count + len(held), []
+            count, tables = count + held, []
     if writer is not None:
         writer.close()
     return count

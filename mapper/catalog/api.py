@@ -11,11 +11,11 @@ import pystac_client
 from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 
-from mapper.catalog.access import redact, unsigned
 from mapper.catalog.bands import Item, check_item
 from mapper.catalog.faults import FAULTS, unusable
 from mapper.catalog.query import Bbox, Period, PropertyFilter, with_absolute_hrefs
 from mapper.errors import CatalogError
+from mapper.transport.address import redact, unsigned
 
 PAGE_SIZE = 100
 """Items that a server is asked for at once."""

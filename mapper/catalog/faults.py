@@ -6,9 +6,9 @@ import pystac
 import pystac_client
 import requests
 
-from mapper.catalog.access import redact, unsigned
 from mapper.catalog.bands import Item
 from mapper.errors import CatalogError
+from mapper.transport.address import redact, unsigned
 
 FAULTS = (
     requests.RequestException,

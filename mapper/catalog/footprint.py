@@ -1,5 +1,6 @@
 """Footprints and tiles in EPSG:4326: which items can hold pixels of which tiles."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -43,9 +44,15 @@ def footprints(items: Sequence[Item]) -> NDArray[np.object_]:
 class FootprintTest:
     """Which items can hold pixels of which tiles, by footprint."""
 
-    def __init__(self, tiles: Sequence[TileKey]) -> None:
-        """Prepare the tiles' ground once."""
+    def __init__(self, tiles: Sequence[TileKey], reach: int = 0) -> None:
+        """Prepare the tiles' ground once.
+
+        Args:
+            tiles: which.
+            reach: pixels around a tile that its masks look at.
+        """
         self._tiles = {key: lonlat(key) for key in tiles}
+        self._slack = {key: _SLACK + _degrees(key, reach) for key in tiles}
         self._wraps = any(g.bounds[2] - g.bounds[0] > 180 for g in self._tiles.values())
         shapely.prepare(list(self._tiles.values()))
 
@@ -56,7 +63,7 @@ class FootprintTest:
     def touching(self, items: Sequence[Item]) -> NDArray[np.bool_]:
         """(n,) True where an item may hold pixels of any tile."""
         grounds = footprints(items)
-        near = [self._near(tile, grounds) for tile in self._tiles.values()]
+        near = [self._near(key, grounds) for key in self._tiles]
         return np.logical_or.reduce([np.zeros(len(items), dtype=bool), *near])
 
     def by_tile(self, items: Sequence[Item]) -> Mapping[TileKey, tuple[Item, ...]]:
@@ -65,29 +72,38 @@ class FootprintTest:
         return {
             key: tuple(
                 items[n]
-                for n in np.flatnonzero(self._near(ground, grounds)).tolist()
+                for n in np.flatnonzero(self._near(key, grounds)).tolist()
                 if _is_for(items[n], key)
             )
-            for key, ground in self._tiles.items()
+            for key in self._tiles
         }
 
-    def _near(self, ground: BaseGeometry, grounds: NDArray[np.object_]) -> NDArray[np.bool_]:
+    def _near(self, key: TileKey, grounds: NDArray[np.object_]) -> NDArray[np.bool_]:
         if self._wraps:
             return np.ones(len(grounds), dtype=bool)
+        ground, slack = self._tiles[key], self._slack[key]
         found = np.asarray(shapely.intersects(ground, grounds), dtype=bool)
         # distances take far longer, and few footprints lie beside the tile and close to it
-        beside = np.flatnonzero(~found & _reach(ground, grounds))
-        found[beside] = shapely.dwithin(ground, grounds[beside], _SLACK)
+        beside = np.flatnonzero(~found & _reach(ground, grounds, slack))
+        found[beside] = shapely.dwithin(ground, grounds[beside], slack)
         return found
 
 
-def _reach(ground: BaseGeometry, grounds: NDArray[np.object_]) -> NDArray[np.bool_]:
+def _reach(ground: BaseGeometry, grounds: NDArray[np.object_], slack: float) -> NDArray[np.bool_]:
     """(n,) True where the bounds of a footprint are as close as the slack."""
     west, south, east, north = ground.bounds
     left, bottom, right, top = shapely.bounds(grounds).T
-    slack = _SLACK + 1e-9
+    slack += 1e-9
     found = (left <= east + slack) & (right >= west - slack)
     return np.asarray(found & (bottom <= north + slack) & (top >= south - slack), dtype=bool)
+
+
+def _degrees(key: TileKey, pixels: int) -> float:
+    """So many pixels of a tile in degrees of longitude, which are the shorter ones."""
+    if not pixels:
+        return 0.0
+    lat = max(map(abs, lonlat(key).bounds[1::2]))
+    return pixels * key.resolution / (111_000 * math.cos(math.radians(min(lat, 89.0))))
 
 
 def _is_for(item: Item, key: TileKey) -> bool:

@@ -32,7 +32,7 @@ _POINTS = 8
 
 
 def choose_for_cells(
-    items: Sequence[Item], tiles: Sequence[TileKey], limit: int
+    items: Sequence[Item], tiles: Sequence[TileKey], limit: int, reach: int = 0
 ) -> tuple[dict[str, Item], dict[str, str]]:
     """Choose scenes for every cell that holds some of the tiles.
 
@@ -42,7 +42,7 @@ def choose_for_cells(
     """
     chosen: dict[str, list[str]] = defaultdict(list)
     superseded: dict[str, str] = {}
-    for cell, candidates in FootprintTest(cells_of(tiles)).by_tile(items).items():
+    for cell, candidates in FootprintTest(cells_of(tiles), reach).by_tile(items).items():
         newest, older = newest_baselines(candidates)
         superseded |= older
         for item in best_coverage(newest, cell, limit):

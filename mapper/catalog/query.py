@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from pystac.utils import make_absolute_href
 
-from mapper.catalog.access import unsigned
 from mapper.catalog.bands import Item, cloud_cover, flat_bbox
 from mapper.catalog.observation import orbit_state
+from mapper.transport.address import unsigned
 
 Bbox = tuple[float, float, float, float]
 """West, south, east, north in EPSG:4326."""

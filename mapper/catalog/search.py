@@ -5,23 +5,36 @@ per AOI: so what a composite is made of does not depend on who asked.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import compress
+from typing import Any
 
 import numpy as np
 
 from mapper.area.grid import TileKey, cells_of
 from mapper.catalog.api import Answer
+from mapper.catalog.archives import refusal
 from mapper.catalog.bands import Item, check_item, find_band
 from mapper.catalog.footprint import FootprintTest, lonlat_boxes
 from mapper.catalog.items import SUPERSEDED_BY
 from mapper.catalog.limits import choose_for_cells
 from mapper.catalog.observation import moment
-from mapper.catalog.query import Catalog, Period, PropertyFilter
+from mapper.catalog.query import Bbox, Catalog, Period, PropertyFilter
 from mapper.catalog.source import ask, open_catalog
-from mapper.errors import CatalogError, NothingFoundError
-from mapper.recipe import ElevationSource, Recipe, SclMask, Sentinel2Source, Source
+from mapper.catalog.tilecatalog import TileCatalog
+from mapper.catalog.tilefetch import fetch_tile
+from mapper.errors import CatalogError, NothingFoundError, RecipeError
+from mapper.recipe import (
+    CloudMask,
+    Composite,
+    ElevationSource,
+    ImagerySource,
+    Recipe,
+    SclMask,
+    Sentinel2Source,
+    Source,
+)
 
 __all__ = [
     "Filtered",
@@ -70,24 +83,59 @@ class SourceSearch:
         return found + "".join(f", {x}" for x in lines)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Where:
+    """Tiles, time, and how far around a tile its masks look."""
+
+    tiles: Sequence[TileKey]
+    period: Period
+    reach: int = 0
+    answers: dict[Any, Answer] = field(default_factory=dict)
+    """What catalogs said: the parts of a year are one search."""
+
+    def ask(
+        self,
+        catalog: Catalog,
+        collection: str,
+        boxes: Sequence[Bbox],
+        timed: Period | None,
+        wanted: PropertyFilter,
+    ) -> Answer:
+        """A catalog's answer, asked once."""
+        key = id(catalog), collection, tuple(boxes), timed, wanted
+        if key not in self.answers:
+            self.answers[key] = ask(catalog, collection, boxes, timed, wanted)
+        return self.answers[key]
+
+
 def search_city(
     recipe: Recipe,
     tiles: Sequence[TileKey],
     period: Period,
     opener: Callable[[str], Catalog] = open_catalog,
+    reach: Callable[[Composite], int] = lambda _: 0,
 ) -> dict[str, SourceSearch]:
-    """Items of every source of a recipe that touch the tiles.
+    """Items of every source of a recipe that touch the tiles; one search per source.
+
+    Args:
+        recipe: its sources.
+        tiles: where.
+        period: when.
+        opener: of catalogs.
+        reach: pixels around a tile that the masks of a composite look at.
 
     Raises: NothingFoundError where a source that is not optional is left without an item;
         CatalogError where a catalog does not answer.
     """
     found = {}
+    answers: dict[Any, Answer] = {}
     for composite in recipe.composites:
         name, source = composite.name, composite.source
         # without a scene in one season, that season is a missing modality
         optional = source.optional or bool(composite.season)
         try:
-            result = search_source(name, source, tiles, period, opener)
+            where = _Where(tiles=tiles, period=period, reach=reach(composite), answers=answers)
+            result = _search(name, source, where, opener)
         except CatalogError:
             if not source.optional:
                 raise
@@ -116,11 +164,24 @@ def search_source(
     period: Period,
     opener: Callable[[str], Catalog] = open_catalog,
 ) -> SourceSearch:
-    """Items of one source: the first of its collections that has any."""
-    catalog = opener(source.catalog)
+    """Items of one source: the first of its collections that has any.
+
+    Raises: RecipeError where a collection cannot be used for what it is.
+    """
+    return _search(name, source, _Where(tiles=tiles, period=period), opener)
+
+
+def _search(
+    name: str, source: Source, where: "_Where", opener: Callable[[str], Catalog]
+) -> SourceSearch:
+    service = source.tiles if isinstance(source, ImagerySource) else None
+    catalog = TileCatalog(service, fetch_tile) if service else opener(source.catalog)
     empty = []
-    for collection in source.collections or [""]:
-        candidate = _search_collection(name, source, collection, catalog, (tiles, period))
+    for collection in ["tiles"] if service else source.collections or [""]:
+        refused = refusal(collection)
+        if refused:
+            raise RecipeError(f"source {name!r}: {refused}")
+        candidate = _search_collection(name, source, collection, catalog, where)
         if candidate.items:
             return candidate
         empty.append(candidate)
@@ -142,17 +203,17 @@ def _search_collection(
     source: Source,
     collection: str,
     catalog: Catalog,
-    where: tuple[Sequence[TileKey], Period],
+    where: _Where,
 ) -> SourceSearch:
-    tiles, period = where
+    tiles, period = where.tiles, where.period
     # scenes are counted in fixed squares, so all of those has to be searched
     boxes = lonlat_boxes(cells_of(tiles) if isinstance(source, Sentinel2Source) else tiles)
     timed = None if ignores_period(source) else period
-    answer = ask(catalog, collection, boxes, timed, property_filter(source))
+    answer = where.ask(catalog, collection, boxes, timed, property_filter(source))
     if not answer.items and timed is not None:
-        answer = ask(catalog, collection, boxes, None, PropertyFilter())
+        answer = where.ask(catalog, collection, boxes, None, PropertyFilter())
     found = _sound(answer)
-    ground, tests = FootprintTest(tiles), _tests(source, period)
+    ground, tests = FootprintTest(tiles, where.reach), _tests(source, collection, period)
     touching = ground.touching(found)
     passed = [(label, np.array([keep(i) for i in found], dtype=bool)) for label, keep in tests]
     filters, kept = _account(len(found), [("the footprint test", touching), *passed])
@@ -161,7 +222,7 @@ def _search_collection(
     if isinstance(source, Sentinel2Source):
         usable = np.logical_and.reduce([np.ones(len(found), dtype=bool), *(m for _, m in passed)])
         whole = list(compress(found, usable))
-        items, superseded, more = _limited(source, items, (whole, tiles), ground)
+        items, superseded, more = _limited(source, items, (whole, where), ground)
         filters += more
     return SourceSearch(
         source=name,
@@ -194,7 +255,7 @@ def _account(
 def _limited(
     source: Sentinel2Source,
     items: Sequence[Item],
-    where: tuple[Sequence[Item], Sequence[TileKey]],
+    usable: tuple[Sequence[Item], _Where],
     ground: FootprintTest,
 ) -> tuple[list[Item], list[Item], list[Filtered]]:
     """Keep the newest processing of each scene, and so many scenes of each MGRS tile.
@@ -202,12 +263,14 @@ def _limited(
     Args:
         source: has the limit.
         items: those that touch the tiles.
-        where: all that are usable over the tiles' cells, and the tiles.
+        usable: all that are over the tiles' cells, and where.
         ground: the tiles' ground.
 
     Returns: the items to use, those on record only, and the account.
     """
-    marked, replaced = choose_for_cells(*where, source.scenes_per_tile)
+    whole, where = usable
+    limit = source.scenes_per_tile
+    marked, replaced = choose_for_cells(whole, where.tiles, limit, where.reach)
     by_tile = ground.by_tile([marked[i["id"]] for i in items if i["id"] in marked])
     used = {i["id"] for chosen in by_tile.values() for i in chosen}
     kept = [marked[i["id"]] for i in items if i["id"] in used]
@@ -249,7 +312,9 @@ def ignores_period(source: Source) -> bool:
     return isinstance(source, ElevationSource) or bool(getattr(source, "ignore_period", False))
 
 
-def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], bool]]]:
+def _tests(
+    source: Source, collection: str, period: Period
+) -> list[tuple[str, Callable[[Item], bool]]]:
     """The filters of a source, each with the words that an error will use for it."""
     tests: list[tuple[str, Callable[[Item], bool]]] = []
     if not ignores_period(source):
@@ -266,8 +331,10 @@ def _tests(source: Source, period: Period) -> list[tuple[str, Callable[[Item], b
         passes = PropertyFilter(orbit_state=asked.orbit_state, platforms=asked.platforms)
         tests.append((f"the need for {passes.words}", passes.keeps))
     mask = getattr(source, "mask", None)
-    if isinstance(mask, SclMask) and mask.required:
-        tests.append(("the need for an scl mask", lambda i: find_band(i, "scl") is not None))
+    if isinstance(mask, SclMask | CloudMask) and mask.required:
+        need = mask.bands[0]
+        tests.append((f"the need for an {need} mask", lambda i: find_band(i, need) is not None))
+    tests.append(("the need for processed scenes", lambda i: not refusal(collection, i)))
     for band in source.bands.required:
         if isinstance(source, ElevationSource) and band != "elevation":
             continue

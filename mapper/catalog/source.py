@@ -10,7 +10,6 @@ import pystac
 import pystac_client
 from pystac_client.stac_api_io import StacApiIO
 
-from mapper.catalog.access import retries, session, signed, unsigned
 from mapper.catalog.api import Answer, ApiCatalog
 from mapper.catalog.bands import Item
 from mapper.catalog.faults import FAULTS, guarded, unusable
@@ -25,6 +24,9 @@ from mapper.catalog.query import (
     with_absolute_hrefs,
 )
 from mapper.errors import CatalogError
+from mapper.transport.address import unsigned
+from mapper.transport.searching import retries, session
+from mapper.transport.tokens import signed
 
 __all__ = [
     "ApiCatalog",

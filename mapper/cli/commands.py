@@ -17,6 +17,7 @@ from mapper.cli.options import (
     ClusterAt,
     DeviceName,
     Json,
+    MaxScenes,
     ModelName,
     NetWorkers,
     Out,
@@ -74,6 +75,7 @@ def run(
     recipe: RecipeName = "spectral-10m",
     model: ModelName = None,
     catalog: CatalogAt = None,
+    max_scenes: MaxScenes = None,
     out: Out = Path("out"),
     cluster: ClusterAt = "local",
     workers: Workers = None,
@@ -103,6 +105,7 @@ def plan(
     recipe: RecipeName = "spectral-10m",
     model: ModelName = None,
     catalog: CatalogAt = None,
+    max_scenes: MaxScenes = None,
     out: Out = Path("out"),
     cluster: ClusterAt = "local",
     workers: Workers = None,
@@ -121,7 +124,13 @@ def plan(
     estimates = [(p, estimate_city(p)) for p in plans]
     if json:
         content = [
-            {"city": p.area.slug, "finished": p.finished, "search": p.accounts, **asdict(e)}
+            {
+                "city": p.area.slug,
+                "finished": p.finished,
+                "search": p.accounts,
+                "coverage": {n: c.to_dict() for n, c in p.coverage.sources.items()},
+                **asdict(e),
+            }
             for p, e in estimates
         ]
         print_json({"cities": content, "not_mapped": [asdict(r) for r in lost]})
@@ -129,6 +138,9 @@ def plan(
         header = ["city", "scenes", "to read", "tiles", "windows", "recompute"]
         header += ["memory", "to write", "state"]
         print_table([_plan_row(p, e) for p, e in estimates], header)
+        for one, _ in estimates:
+            for name, found in one.coverage.sources.items():
+                typer.echo(f"{one.area.slug}, {name}: {found.text}")
         for row in lost:
             typer.echo(f"{row.name}: {row.reason}", err=True)
     planned = [CityResult(slug=p.area.slug, name=p.area.name, state="planned") for p in plans]
@@ -287,6 +299,7 @@ def _options(given: dict[str, Any]) -> Any:
         recipe=given["recipe"],
         model=given["model"],
         catalog=given["catalog"],
+        max_scenes=given["max_scenes"],
         out=given["out"],
         cluster=given["cluster"],
         workers=given["workers"],

@@ -28,6 +28,10 @@ TileSize = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output")]
 Refresh = Annotated[bool, typer.Option(help="Search anew; what changed becomes the next version")]
 TrustModel = Annotated[bool, typer.Option(help="Run a model that is code (TorchScript, .pt2)")]
+MaxScenes = Annotated[
+    int | None,
+    typer.Option(help="Scenes kept per MGRS tile, those of best coverage first", min=1),
+]
 NetWorkers = Annotated[
     bool,
     typer.Option(help="Read archives on workers alone that offer the Dask resource NET"),

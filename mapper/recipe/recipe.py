@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mapper.recipe.predict import Predict
 from mapper.recipe.section import Section
-from mapper.recipe.sources import Source
+from mapper.recipe.sources import ImagerySource, Sentinel2Source, Source
 from mapper.recipe.training import Train
 from mapper.terms import Use
 
@@ -86,7 +86,16 @@ class Recipe(Section):
 
     def with_catalog(self, catalog: str) -> "Recipe":
         """The recipe with every source read from one catalog."""
-        sources = {n: s.model_copy(update={"catalog": catalog}) for n, s in self.sources.items()}
+        sources = {n: _read_from(s, catalog) for n, s in self.sources.items()}
+        return self.model_copy(update={"sources": sources})
+
+    def with_scenes(self, most: int) -> "Recipe":
+        """The recipe with another limit of scenes per MGRS tile."""
+        limit = {"scenes_per_tile": most}
+        sources = {
+            n: s.model_copy(update=limit) if isinstance(s, Sentinel2Source) else s
+            for n, s in self.sources.items()
+        }
         return self.model_copy(update={"sources": sources})
 
     @field_validator("seasons")
@@ -151,6 +160,12 @@ class Recipe(Section):
         neither licence nor use have a part.
         """
         return digest_of(self.model_dump(mode="json", exclude={"train"}))
+
+
+def _read_from(source: Source, catalog: str) -> Source:
+    """A source with another catalog, which a service of tiles does not have."""
+    no_tiles = {"tiles": None} if isinstance(source, ImagerySource) else {}
+    return source.model_copy(update={"catalog": catalog} | no_tiles)
 
 
 def parts_of(source: Source, seasons: Mapping[str, list[int]]) -> Mapping[str, list[int]]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mapper.area.grid import TileKey
-from mapper.catalog.access import unsigned
 from mapper.catalog.bands import Item, cloud_cover, find_band
 from mapper.catalog.observation import datatake, epsg_of, moment, orbit_state
 from mapper.cube.inspect import Inspection, bands_to_read
@@ -12,6 +11,7 @@ from mapper.product.item import ProductFacts, ProductLayer
 from mapper.recipe import Source
 from mapper.run.ledger import Entry
 from mapper.run.plan import CityPlan, check_bands
+from mapper.transport.address import unsigned
 
 Inspections = Mapping[str, Mapping[str, Inspection]]
 """Per source and item id."""

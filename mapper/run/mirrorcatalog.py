@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mapper.catalog.access import unsigned
 from mapper.catalog.bands import Item, flat_bbox
 from mapper.catalog.footprint import CELLS
 from mapper.catalog.items import SOURCE
@@ -22,6 +21,7 @@ from mapper.errors import StoreError
 from mapper.run.mirrorfiles import HeldFile, slug_of
 from mapper.store.files import write_json
 from mapper.terms import Terms
+from mapper.transport.address import unsigned
 
 CATALOG = "catalog.json"
 ORIGIN = "mapper:origin"

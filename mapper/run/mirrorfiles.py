@@ -19,12 +19,11 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from mapper.catalog.access import unsigned
 from mapper.catalog.tilecatalog import SCHEME as TILE_SERVICE
 from mapper.errors import MapperError, ReadError, StoreError
 from mapper.run.mirrorplan import tile_refusal
 from mapper.store.files import sha256_of, write_json
-from mapper.transport.address import is_object, is_web
+from mapper.transport.address import is_object, is_web, unsigned
 from mapper.transport.tokens import ask_signed
 from mapper.transport.traffic import counting
 from mapper.transport.web import Question, ask

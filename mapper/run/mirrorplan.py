@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mapper.catalog.access import redact, unsigned
 from mapper.catalog.bands import SENTINEL2_NUMBERS, Item, find_band
 from mapper.catalog.footprint import CELLS
 from mapper.cube.inspect import bands_to_read
 from mapper.errors import UsageError
 from mapper.recipe import Recipe, Sentinel2Source, Source
 from mapper.run.plan import CityPlan
+from mapper.transport.address import redact, unsigned
 
 
 @dataclass(slots=True, kw_only=True)

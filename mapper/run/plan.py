@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from mapper.area.aoi import AreaOfInterest
 from mapper.area.grid import Grid, PixelBox, TileKey
 from mapper.area.window import Window
+from mapper.catalog.coverage import ScenePlan, scene_plan
 from mapper.catalog.items import ItemTable, freeze, thaw
 from mapper.catalog.search import FootprintTest, search_city
 from mapper.catalog.source import Catalog, Period, open_catalog
@@ -27,6 +28,7 @@ from mapper.product.item import Credits
 from mapper.recipe import (
     Composite,
     Recipe,
+    Sentinel1Source,
     Sentinel2Source,
     Source,
     digest_of,
@@ -40,6 +42,8 @@ from mapper.run.selector import window_selector
 from mapper.run.terms import city_terms
 
 DEFAULT_TILE = 2048
+FEWEST_VIEWS = 3
+"""Clear views of which `mapper plan` calls less few."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +153,16 @@ class CityPlan:
         """Licence and attributions that follow from its scenes and its model."""
         return city_terms(self.request.recipe, self.request.card, self.items)
 
+    @cached_property
+    def coverage(self) -> ScenePlan:
+        """How often each part of the area will be seen clear, by source and month."""
+        dated = {
+            c.name: self.items.by_source.get(c.name, ())
+            for c in self.request.recipe.composites
+            if isinstance(c.source, Sentinel2Source | Sentinel1Source)
+        }
+        return scene_plan(dated, self.area.geometry, self.request.period, FEWEST_VIEWS)
+
     @property
     def extent(self) -> PixelBox:
         """The AOI's bounds snapped outward: the extent of the product."""
@@ -164,8 +178,12 @@ class CityPlan:
     @cached_property
     def scenes_by_tile(self) -> dict[str, Mapping[TileKey, Any]]:
         """Per source, the items that touch each tile."""
-        test = FootprintTest(self.ingest_tiles)
-        return {name: test.by_tile(items) for name, items in self.items.by_source.items()}
+        reaches = {c.name: self.request.reach(c) for c in self.request.recipe.composites}
+        tests = {r: FootprintTest(self.ingest_tiles, r) for r in {0, *reaches.values()}}
+        return {
+            name: tests[reaches.get(name, 0)].by_tile(items)
+            for name, items in self.items.by_source.items()
+        }
 
     def freeze(self) -> "CityPlan":
         """Write the items and begin the version; from here on it resumes without a search."""
@@ -174,7 +192,8 @@ class CityPlan:
             return self
         keep_grid(self.version.root, self.area, self.grid)
         self.version.forget()
-        table, token = freeze(self.version.items, self.items.by_source), uuid.uuid4().hex
+        table = freeze(self.version.items, self.items.by_source, self.items.superseded)
+        token = uuid.uuid4().hex
         facts = {"name": self.area.name, "accounts": self.accounts, "token": token}
         self.version.begin(self.fingerprint, facts)
         return replace(self, items=table, frozen=True, token=token)
@@ -219,12 +238,15 @@ def plan_city(
     number = 1 if latest is None else latest.number + int(bool(state.get("finished")))
     version = Version(root=request.out, slug=area.slug, product=request.product, number=number)
     tiles = grid.tiles_touching(geometry, request.inference.context)
-    found = search_city(request.recipe, tiles, request.period, opener)
+    found = search_city(request.recipe, tiles, request.period, opener, request.reach)
     _check_seasons(request, {name for name, search in found.items() if search.items})
     return CityPlan(
         **common,
         version=version,
-        items=ItemTable(by_source={n: r.items for n, r in found.items() if r.items}),
+        items=ItemTable(
+            by_source={n: r.items for n, r in found.items() if r.items},
+            superseded={n: r.superseded for n, r in found.items() if r.superseded},
+        ),
         accounts={n: r.account for n, r in found.items()},
         frozen=False,
         finished=False,

@@ -55,6 +55,8 @@ class RunOptions:
     recipe: str = DEFAULT_RECIPE
     model: str | None = None
     """Another model than the recipe names."""
+    max_scenes: int | None = None
+    """Scenes kept per MGRS tile, instead of the recipe's."""
     catalog: str | None = None
     out: Path = Path("out")
     cluster: str = "local"
@@ -160,6 +162,8 @@ def _recipe(options: RunOptions) -> Recipe:
     recipe = load_recipe(options.recipe)
     if options.model:
         recipe = recipe.model_copy(update={"model": options.model})
+    if options.max_scenes is not None:
+        recipe = recipe.with_scenes(options.max_scenes)
     if options.catalog is None:
         return recipe
     address = options.catalog

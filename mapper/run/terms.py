@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 from mapper.catalog import archives
-from mapper.catalog.access import unsigned
 from mapper.catalog.archives import described_terms, terms_of
 from mapper.catalog.bands import Item
 from mapper.catalog.items import ItemTable
@@ -20,6 +19,7 @@ from mapper.inference.card import ModelCard, load_card
 from mapper.product.item import Credits
 from mapper.recipe import ModelMask, Recipe, Source
 from mapper.terms import Named, Terms, combine, license_of
+from mapper.transport.address import unsigned
 
 _OWNERS = {
     archives.SENTINEL: "European Union, Copernicus programme",

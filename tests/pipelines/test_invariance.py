@@ -17,8 +17,8 @@ import mapper.cube.load
 import mapper.run.estimate
 import mapper.run.maps
 from mapper.area.grid import PixelBox
-from mapper.catalog.access import open_raster
 from mapper.cube.sample import Pixels
+from mapper.transport.opening import open_raster
 from tests.pipelines.conftest import checksums, differing, read_map
 from tests.pipelines.fixed_models import HALO, write_model, write_recipe
 

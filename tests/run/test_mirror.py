@@ -34,6 +34,7 @@ from mapper.cli.mirror import add_mirror
 from mapper.errors import PartlyDoneError, ReadError, StoreError, UsageError
 from mapper.recipe import Sentinel2Source, load_recipe
 from mapper.run import mirrorwork
+from mapper.run.layout import PROBES
 from mapper.run.ledger import Ledger
 from mapper.run.mirror import MirrorOptions, MirrorReport, mirror
 from mapper.run.mirrorcatalog import item_path, keep_item, mirrored_item, write_catalog
@@ -234,6 +235,9 @@ def test_a_run_from_the_mirror_makes_the_same_files(world, mirrored, tmp_path):
                 cluster=cluster.scheduler_address,
                 tile_size=512,
             )
+            # measured once, so that both have one inference plan
+            options.out.mkdir()
+            shutil.copy(world.parent / PROBES, options.out)
             report = run(options)
             report.check()
             made[name] = tmp_path / name / report.results[0].product
