@@ -22,7 +22,14 @@ from mapper.inference.plan import PREDICT_VERSION, plan_inference
 from mapper.inference.predict import predict_box
 from mapper.inference.rows import Source
 from mapper.inference.runtime import load_runtime
-from mapper.recipe import ElevationSource, ImagerySource, Predict, Sentinel1Source, Sentinel2Source
+from mapper.recipe import (
+    ElevationSource,
+    ImagerySource,
+    LayerSource,
+    Predict,
+    Sentinel1Source,
+    Sentinel2Source,
+)
 
 KEY = Grid(epsg=32632, resolution=10, tile=256).key(2000, 260)
 SOURCES = {
@@ -30,18 +37,21 @@ SOURCES = {
     "sentinel-1": Sentinel1Source(kind="sentinel-1", catalog="here"),
     "elevation": ElevationSource(kind="elevation", catalog="here"),
     "imagery": ImagerySource(kind="imagery", catalog="here"),
+    "layer": LayerSource(kind="layer", catalog="here", collections=["made"]),
 }
 BANDS = {
     "sentinel-2": ("red", "green", "nir", "blue", "swir16", "scl"),
     "sentinel-1": ("vv", "vh"),
     "elevation": ("elevation",),
     "imagery": ("red", "green", "blue"),
+    "layer": ("classes",),
 }
 GOLDEN = {
-    "sentinel-2": (1, "120cd8391ca5734e"),
-    "sentinel-1": (1, "9b8a3f8d502e4263"),
-    "elevation": (1, "925ac02cf7a29a5e"),
-    "imagery": (1, "e9cf6928c506c941"),
+    "sentinel-2": (2, "120cd8391ca5734e"),
+    "sentinel-1": (2, "9b8a3f8d502e4263"),
+    "elevation": (2, "925ac02cf7a29a5e"),
+    "imagery": (2, "e9cf6928c506c941"),
+    "layer": (1, "f295cba4a0693808"),
     "core": (2, [4647, 2724, 33075, 1495, 2059]),
     "blend": (2, [4647, 2724, 33075, 1495, 2059]),
 }

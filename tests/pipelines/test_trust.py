@@ -60,9 +60,7 @@ def test_the_map_waits_for_sources_that_the_model_does_not_read(map_world, monke
     assert (status_of(found["folder"], "elevation")[inside] == 0).all()
 
 
-def test_a_required_band_that_breaks_drops_its_scene_and_not_just_itself(
-    map_world, own_world
-):
+def test_a_required_band_that_breaks_drops_its_scene_and_not_just_itself(map_world, own_world):
     for path in own_world.glob("sentinel-2-l2a/plainville/*/*nir*.tif"):
         cut_middle(path)
     for path in own_world.glob("sentinel-2-l2a/plainville/*/*B08*.tif"):

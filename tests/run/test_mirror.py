@@ -224,7 +224,7 @@ def shards(out: Path) -> dict[tuple[str, str], str]:
 def test_a_run_from_the_mirror_makes_the_same_files(world, mirrored, tmp_path):
     made = {}
     with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
     ) as cluster:
         for name, root in (("original", world), ("mirror", mirrored.root)):
             options = RunOptions(
@@ -526,6 +526,8 @@ def test_a_broken_or_wrong_file_leaves_nothing_under_its_name(tmp_path, monkeypa
     (root / held.path).write_bytes(b"II*\1" * 1000)
     assert held_file(root, address, thorough=False) == held
     assert held_file(root, address) is None
+    (root / held.path).write_bytes(b"II*\0" * 999)
+    assert held_file(root, address, thorough=False) is None
 
 
 def test_an_item_loses_its_place_in_the_catalog_with_its_file(tmp_path):
@@ -540,6 +542,24 @@ def test_an_item_loses_its_place_in_the_catalog_with_its_file(tmp_path):
     assert set(listed_items(root)) == {"b.tif"}
     work_for(root, paths[:1]).fill({})
     assert set(listed_items(root)) == {"a.tif", "b.tif"}
+
+
+def test_an_item_with_one_file_of_two_is_not_listed_and_keeps_the_cells_of_every_city(tmp_path):
+    files = {}
+    for key in ("red", "nir"):
+        (tmp_path / "assets" / key).mkdir(parents=True)
+        (tmp_path / "assets" / key / "a.tif").write_bytes(b"x")
+        files[key] = HeldFile(path=f"assets/{key}/a.tif", size=1, checksum="1220" + "0" * 64)
+    for cell in ("one", "two"):
+        item = item_of("a", **{CELLS: [cell]})
+        item["assets"]["nir"] = {"href": "/nowhere/b.tif"}
+        keep_item(tmp_path, mirrored_item(item, "c", files))
+    assert write_catalog(tmp_path, {}) == 1
+    found = next(open_catalog(str(tmp_path / "catalog.json")).search("c", WORLD_BOX, None))
+    assert found["properties"][CELLS] == ["one", "two"]
+    (tmp_path / "assets/nir/a.tif").unlink()
+    assert write_catalog(tmp_path, {}) == 0
+    assert listed_items(tmp_path) == {}
 
 
 def test_no_signed_address_gets_into_a_mirror(tmp_path):
