@@ -157,6 +157,12 @@ def _number(band: dict[str, Any], *names: str) -> float | None:
     return next((float(band[n]) for n in names if isinstance(band.get(n), int | float)), None)
 
 
+def own_address(item: Item) -> str:
+    """Where an item comes from: its self link, or what a mirror says that its original was."""
+    own = next((k["href"] for k in item.get("links", []) if k["rel"] == "self"), "")
+    return str(item["properties"].get("mapper:origin") or own)
+
+
 def cloud_cover(item: Item) -> float:
     """Per cent of the scene; 0 where the item does not know."""
     return float(item["properties"].get("eo:cloud_cover") or 0)

@@ -8,6 +8,7 @@ import typer
 
 import mapper
 from mapper.cli.library import models_app, recipe_app, recipes
+from mapper.cli.mirror import add_mirror
 from mapper.cli.models import app as model_app
 from mapper.cli.options import (
     AllowMissing,
@@ -52,6 +53,7 @@ app.add_typer(models_app)
 app.add_typer(recipe_app)
 app.command()(recipes)
 add_training(app)
+add_mirror(app)
 
 
 @app.callback(invoke_without_command=True)

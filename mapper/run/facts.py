@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mapper.area.grid import TileKey
-from mapper.catalog.bands import Item, cloud_cover, find_band
+from mapper.catalog.bands import Item, cloud_cover, find_band, own_address
 from mapper.catalog.observation import datatake, epsg_of, moment, orbit_state
 from mapper.cube.inspect import Inspection, bands_to_read
 from mapper.product.item import ProductFacts, ProductLayer
@@ -93,7 +93,7 @@ def read_failures(inspections: Inspections, ingested: Ingested) -> list[str]:
 
 def _scene(item: Item, inspection: Inspection) -> dict[str, Any]:
     """A scene as the product's item lists it."""
-    href = next((k["href"] for k in item.get("links", []) if k["rel"] == "self"), "")
+    href = own_address(item)
     scene = {"id": item["id"], "datetime": moment(item)}
     if "://" in href:
         # a path of this machine would mean nothing elsewhere

@@ -12,7 +12,7 @@ from typing import Any
 
 from mapper.catalog import archives
 from mapper.catalog.archives import described_terms, terms_of
-from mapper.catalog.bands import Item
+from mapper.catalog.bands import Item, own_address
 from mapper.catalog.items import ItemTable
 from mapper.catalog.observation import moment
 from mapper.inference.card import ModelCard, load_card
@@ -144,8 +144,7 @@ def _known_terms(source: Source, item: Item) -> Terms | None:
     """What the archives' table says; of a copy, by the address that its item calls its own."""
     only = source.collections[0] if len(source.collections) == 1 else ""
     collection = str(item.get("collection") or only)
-    own = next((k["href"] for k in item.get("links", []) if k["rel"] == "self"), "")
-    return terms_of(source.catalog, collection) or terms_of(str(own), collection)
+    return terms_of(source.catalog, collection) or terms_of(own_address(item), collection)
 
 
 def _worded(source: Source, terms: Terms) -> Terms:

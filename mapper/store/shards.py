@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -115,9 +116,11 @@ def _write_array(path: Path, template: ArrayTemplate, values: np.ndarray, tile: 
     expected = template.shape(tile, tile)
     if values.shape != expected:
         raise ValueError(f"{template.name} has shape {values.shape}, its template {expected}")
-    with zarr.config.set({"array.write_empty_chunks": True, "threading.max_workers": 1}):
-        array = zarr.create_array(store=path, shape=expected, **array_options(template, tile))  # type: ignore[arg-type]
-        array[...] = values
+    # the array's own setting: zarr's are those of the whole process, threads included
+    own = {"write_empty_chunks": True}
+    options: dict[str, Any] = array_options(template, tile)
+    array = zarr.create_array(store=path, shape=expected, config=own, **options)
+    array[...] = values
     with open(shard_file(path, len(expected)), "rb") as file:
         os.fsync(file.fileno())
 
