@@ -4,15 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs bench bench-inference bench-ingest train-small lock models clean
+.PHONY: demo test test-slow check docs bench bench-inference bench-ingest bench-search train-small lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
 
 test: check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test build/pgstac/.installed
 	$(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.installed-test
@@ -38,6 +38,12 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	touch $@
 
+# a STAC API on PostgreSQL, in an environment of its own; the test skips without PostGIS
+build/pgstac/.installed: tests/catalog/requirements-pgstac.txt
+	test -x build/pgstac/bin/python || $(PYTHON) -m venv build/pgstac
+	build/pgstac/bin/python -m pip install --quiet -r tests/catalog/requirements-pgstac.txt
+	touch $@
+
 bench: $(VENV)/.installed-test
 	$(BIN)/python -W ignore benchmarks/warp.py
 
@@ -55,6 +61,9 @@ build/bench/.installed: requirements.lock benchmarks/requirements-inference.txt
 	build/bench/bin/python -m pip install --quiet --no-deps \
 	  -r benchmarks/requirements-inference.txt --editable .
 	touch $@
+
+bench-search: $(VENV)/.installed-test
+	$(BIN)/python -W ignore benchmarks/search.py
 
 # an hour; rivals have an environment of their own
 bench-ingest: build/bench-ingest-env/.installed

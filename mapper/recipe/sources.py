@@ -54,6 +54,12 @@ class _Dated(_Source):
     months: list[int] = Field(
         default=[], description="Months of the period to use, 1 to 12; all where empty"
     )
+    orbit_state: Literal["ascending", "descending"] | None = Field(
+        default=None, description="Scenes of this direction alone"
+    )
+    platforms: list[str] = Field(
+        default=[], description="Scenes of these satellites alone, e.g. sentinel-2a"
+    )
     every: Literal["period", "season", "quarter", "month"] = Field(
         default="period",
         description="One composite of the whole period, or one for each of the recipe's seasons, "
@@ -82,7 +88,9 @@ class Sentinel2Source(_Dated):
     )
     max_cloud_cover: float = Field(default=60, ge=0, le=100, description="Per cent, of a scene")
     scenes_per_tile: int = Field(
-        default=24, ge=1, description="Scenes kept per MGRS tile: those of best coverage"
+        default=24,
+        ge=1,
+        description="Scenes kept per MGRS tile: those that add most clear coverage, month by month",
     )
     resampling: Resampling = "bilinear"
 

@@ -5,7 +5,7 @@ tiles are there, reduce a tile whose dates are all mapped, publish last. What th
 not done again.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -209,6 +209,14 @@ class CityJob:
     def missing(self) -> list[str]:
         """Modalities that the model could use and this city lacks."""
         return missing_modalities(self.plan, self._ingested)
+
+    def reads(self) -> dict[str, float]:
+        """What ingest read in all, and how much was decoded for what was wanted."""
+        total: Counter[str] = Counter()
+        for entry in self._ingested.values():
+            total.update(entry.facts.get("reads", {}))
+        wanted, decoded = total["pixels_wanted"], total["pixels_decoded"]
+        return {**total, "amplification": round(decoded / wanted, 3) if wanted else 1.0}
 
     def read_failures(self) -> list[str]:
         """Scenes that were left out because they could not be read."""

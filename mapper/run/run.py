@@ -317,6 +317,7 @@ def _result(job: CityJob, listener: Listener) -> CityResult:
         },
         "missing": job.missing(),
         "warnings": job.read_failures(),
+        "reads": job.reads(),
         "terms": plan.terms.to_dict(),
     }
     state = "done" if result.good else "failed"
@@ -376,13 +377,14 @@ def _report(request: RunRequest, report: RunReport) -> dict[str, Any]:
                 "state": r.state,
                 "reason": r.reason,
                 "product": r.product,
-                **r.facts,
+                **{name: fact for name, fact in r.facts.items() if name != "reads"},
             }
             for r in report.results
         ],
         "run": {
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": report.seconds,
+            "reads": {r.slug: r.facts["reads"] for r in report.results if "reads" in r.facts},
             "software": {"mapper": mapper.__version__, **_versions()},
         },
     }

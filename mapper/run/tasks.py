@@ -112,6 +112,7 @@ class IngestTask:
                 "observations": layers.observations,
                 "missing_bands": list(layers.missing_bands),
                 "failures": list(layers.failures),
+                "reads": dict(layers.reads),
                 "token": self.token,
             },
             seconds=time.perf_counter() - began,

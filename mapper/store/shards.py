@@ -117,7 +117,7 @@ def _write_array(path: Path, template: ArrayTemplate, values: np.ndarray, tile: 
     if values.shape != expected:
         raise ValueError(f"{template.name} has shape {values.shape}, its template {expected}")
     # the array's own setting: zarr's are those of the whole process, threads included
-    own = {"write_empty_chunks": True}
+    own: Any = {"write_empty_chunks": True}
     options: dict[str, Any] = array_options(template, tile)
     array = zarr.create_array(store=path, shape=expected, config=own, **options)
     array[...] = values

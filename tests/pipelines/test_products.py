@@ -137,6 +137,10 @@ def test_index_and_report_tell_of_every_city(published):
     report = json.loads((published.out / "report.json").read_text())
     assert {c["state"] for c in report["cities"]} == {"published"}
     assert report["run"]["seconds"] > 0
+    for reads in report["run"]["reads"].values():
+        assert reads["bytes_twice"] == 0
+        assert reads["pixels_decoded"] >= reads["pixels_wanted"] > 0
+        assert reads["amplification"] >= 1
 
 
 def test_the_simulated_truth_is_met_in_part(published, world):
