@@ -16,8 +16,11 @@ Use = Literal["any", "non-commercial", "internal"]
 Obligation = Literal["attribution", "share-alike", "non-commercial", "ask", "internal"]
 """What a map owes: `ask` where terms are not known, `internal` where it may not be published."""
 _SILENT = {"", "other", "various"}
+_NAMES = {"odbl": "odbl-1.0", "cc0": "cc0-1.0"}
 _NOT_SPDX = {"US-PD", "Copernicus-Sentinel", "Copernicus-DEM"}
-_CREATIVE_COMMONS = re.compile(r"(CC-BY(?:-NC)?(?:-SA|-ND)?)-(\d+\.\d+)(?:-[A-Z]+)?")
+_CREATIVE_COMMONS = re.compile(
+    r"(CC-BY(?:-NC)?(?:-SA|-ND)?)(-\d+\.\d+(?:-(?!(?:NC|SA|ND)\b)[A-Z]+)?)?"
+)
 _SOFTWARE = re.compile(
     r"(?:MIT|ISC|Apache|BSD|MPL|A?GPL|LGPL)(?:-\d+(?:\.\d+)?)?(?:-.+)?", re.IGNORECASE
 )
@@ -72,16 +75,18 @@ LICENSES: dict[str, License] = {
 def license_of(name: str) -> License:
     """What is known of a licence; `known=False` for `other`, `proprietary` and unlisted ones.
 
-    Creative Commons and software licences are read from their SPDX id, in all versions.
+    Creative Commons and software licences are read from their SPDX id, in all versions; written
+    with spaces or without a version they bind as much, and count as the newest.
     """
-    listed = LICENSES.get(name.lower())
+    name = "-".join(name.split())
+    listed = LICENSES.get(_NAMES.get(name.lower(), name.lower()))
     if listed is not None:
         return listed
     found = _CREATIVE_COMMONS.fullmatch(name.upper())
     if found:
         kind = found.group(1)
         return License(
-            id=name.upper(),
+            id=name.upper() if found.group(2) else f"{kind}-4.0",
             share_alike=kind.endswith("-SA"),
             non_commercial="-NC" in kind,
             no_derivatives=kind.endswith("-ND"),
@@ -241,7 +246,7 @@ def _declared_conflict(named: Sequence[Named], declared: License) -> str:
         if not strict:
             return f"{laxer}{name!r} is under {known.id}; write `license: {_NON_COMMERCIAL}`"
     for name, known in _asking(named, "attribution"):
-        if declared.known and not declared.attribution and not declared.software:
+        if declared.known and not declared.attribution:
             return (
                 f"{laxer}{name!r} is under {known.id}, which asks for attribution; "
                 "write `license: CC-BY-4.0`, or a stricter one"

@@ -226,9 +226,32 @@ def test_a_licence_is_known_by_its_spdx_id(name, traits):
     assert known.known
 
 
-@pytest.mark.parametrize("name", ["", "other", "various", "proprietary", "CC-BY", "CC-BY-4.0 OR X"])
+@pytest.mark.parametrize(
+    "name", ["", "other", "various", "proprietary", "CC-BY-4.0-NC", "CC-BY-4.0 OR X"]
+)
 def test_what_is_no_known_licence_is_said_to_be_unknown(name):
     assert not license_of(name).known
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CC-BY", "CC-BY-4.0"),
+        ("cc-by-nc", "CC-BY-NC-4.0"),
+        ("CC BY-NC 4.0", "CC-BY-NC-4.0"),
+        ("CC-BY-SA", "CC-BY-SA-4.0"),
+        ("ODbL", "ODbL-1.0"),
+        ("CC-BY-3.0-IGO", "CC-BY-3.0-IGO"),
+    ],
+)
+def test_a_licence_without_a_version_or_with_spaces_binds_as_much(name, meant):
+    assert license_of(name) == license_of(meant)
+    assert license_of(name).known
+
+
+def test_a_software_licence_is_none_for_a_map_that_owes_attribution():
+    with pytest.raises(RecipeError, match="asks for attribution"):
+        combine([("streets", Terms("CC-BY-4.0"))], "MIT", "any")
 
 
 def test_the_table_finds_each_licence_under_its_own_name():

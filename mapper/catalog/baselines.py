@@ -5,32 +5,59 @@ hold both. Two items of one baseline may also be the two ends of a tile that one
 datastrips: these are both used, so an item gives way only to one over the same ground.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from mapper.catalog.bands import Item
 from mapper.catalog.footprint import footprint
-from mapper.catalog.observation import datatake, moment
+from mapper.catalog.observation import moment
+from mapper.catalog.sentinel2 import PRODUCTS, baseline_of, mgrs_tile
 
 _SAME_GROUND = 0.5
 """Share of the smaller footprint that two versions of a scene have in common at least."""
+_SAME_PASS = timedelta(minutes=10)
+"""Versions of a granule differ by seconds in their times, passes over it by 100 minutes."""
+_TAKES = (re.compile(r"_(\d{8}T\d{6})_"), re.compile(r"_MSIL2A_(\d{8}T\d{6})_"))
+"""When sensing began: in a datatake's name, and in a product's."""
 
 
-def acquisition(item: Item) -> str | None:
-    """Platform, pass and MGRS tile of a scene, the same in every processing baseline.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquisition:
+    """What of a scene is the same in every processing of it, times aside."""
 
-    Returns: None where the item names no tile, or neither its datatake nor its baseline.
+    platform: str
+    tile: str
+    """MGRS, with two digits of zone."""
+    take: str
+    """When sensing began for the whole pass, as its products write it; empty where unknown."""
+    instant: datetime | None
+    """The scene's own time, which processings change by seconds; None where it says none."""
+
+    def same_as(self, other: "Acquisition") -> bool:
+        """True for one pass: by when sensing began where both know, else by their own times."""
+        if self.take and other.take:
+            return self.take == other.take
+        if self.instant is None or other.instant is None:
+            return False
+        return abs(self.instant - other.instant) < _SAME_PASS
+
+
+def acquisition(item: Item) -> Acquisition | None:
+    """Platform, pass and MGRS tile of a scene.
+
+    Returns: None where the item names no tile, or neither its pass nor its baseline.
     """
-    properties = item["properties"]
-    tile = str(properties.get("grid:code") or properties.get("s2:mgrs_tile") or "")
-    tile = tile.removeprefix("MGRS-")
-    if not tile:
+    tile = mgrs_tile(item)
+    if tile == str(item["id"]):
         return None
-    if not properties.get("s2:datatake_id"):
-        if not _baseline_text(item):
-            return None
-        return f"{properties.get('platform', '')}/{moment(item)[:19]}/{tile}".lower()
-    return f"{datatake(item)}/{tile}"
+    take = _take_of(item)
+    if not take and not baseline_of(item):
+        return None
+    platform = str(item["properties"].get("platform", "")).lower()
+    return Acquisition(platform=platform, tile=tile, take=take, instant=_instant(item))
 
 
 def newest_baselines(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]:
@@ -41,29 +68,50 @@ def newest_baselines(items: Sequence[Item]) -> tuple[list[Item], dict[str, str]]
 
     Returns: the items to use, and for each other item's id the id of the one that is used.
     """
-    groups: dict[str, list[Item]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[tuple[Item, Acquisition]]] = defaultdict(list)
     for item in items:
-        key = acquisition(item)
-        if key is not None:
-            groups[key].append(item)
+        known = acquisition(item)
+        if known is not None:
+            groups[known.platform, known.tile].append((item, known))
     superseded: dict[str, str] = {}
     for group in groups.values():
         if len(group) > 1:
-            superseded |= _superseded(sorted(group, key=_rank, reverse=True))
+            superseded |= _superseded(sorted(group, key=lambda x: _rank(x[0]), reverse=True))
     return [item for item in items if item["id"] not in superseded], superseded
 
 
-def _superseded(ranked: Sequence[Item]) -> dict[str, str]:
-    """For ids of items that give way, the id of the best item over the same ground."""
-    used: list[Item] = []
+def _superseded(ranked: Sequence[tuple[Item, Acquisition]]) -> dict[str, str]:
+    """For ids of items that give way, the id of the best item of the same pass and ground."""
+    used: list[tuple[Item, Acquisition]] = []
     found = {}
-    for item in ranked:
-        better = next((other for other in used if _same_ground(other, item)), None)
+    for item, known in ranked:
+        better = next(
+            (o for o, its in used if known.same_as(its) and _same_ground(o, item)),
+            None,
+        )
         if better is None:
-            used.append(item)
+            used.append((item, known))
         else:
             found[item["id"]] = better["id"]
     return found
+
+
+def _take_of(item: Item) -> str:
+    """When sensing began, such as `20220808T104631`; empty where no name says."""
+    properties = item["properties"]
+    in_take, in_product = _TAKES
+    found = in_take.search(str(properties.get("s2:datatake_id") or ""))
+    for text in (*(properties.get(name) for name in PRODUCTS), item["id"]):
+        found = found or in_product.search(str(text or ""))
+    return found.group(1) if found else ""
+
+
+def _instant(item: Item) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(moment(item).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _same_ground(one: Item, other: Item) -> bool:
@@ -75,12 +123,6 @@ def _same_ground(one: Item, other: Item) -> bool:
 def _rank(item: Item) -> tuple[tuple[int, ...], str, str]:
     properties = item["properties"]
     made = properties.get("s2:generation_time") or properties.get("created") or ""
-    numbers = tuple(int(n) for n in _baseline_text(item).split(".") if n.isdecimal())
+    numbers = tuple(int(n) for n in baseline_of(item).split(".") if n.isdecimal())
     # archives write times with and without fractions and with Z or +00:00
     return numbers, str(made)[:19], str(item["id"])
-
-
-def _baseline_text(item: Item) -> str:
-    properties = item["properties"]
-    found = properties.get("s2:processing_baseline") or properties.get("processing:version")
-    return str(found or "")

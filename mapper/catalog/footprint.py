@@ -112,26 +112,36 @@ def _is_for(item: Item, key: TileKey) -> bool:
     return cells is None or any(str(cell) in cells for cell in cells_under(key))
 
 
-def lonlat_boxes(tiles: Sequence[TileKey]) -> list[Bbox]:
-    """Bounding boxes of tiles in EPSG:4326: two where the tiles lie across the antimeridian."""
-    bounds = [_unwrapped_bounds(key) for key in tiles]
+def lonlat_boxes(tiles: Sequence[TileKey], reach: int = 0) -> list[Bbox]:
+    """Boxes in EPSG:4326 that hold all ground on which `FootprintTest` accepts a footprint.
+
+    Args:
+        tiles: which.
+        reach: pixels around a tile that its masks look at.
+
+    Returns: one box; two where it lies across the antimeridian.
+    """
+    bounds = [_unwrapped_bounds(key, reach) for key in tiles]
     if max(b[2] for b in bounds) - min(b[0] for b in bounds) > 180:
-        bounds = [(b[0] + 360, b[1], b[2] + 360, b[3]) if b[2] <= 0 else b for b in bounds]
+        bounds = [(b[0] + 360, b[1], b[2] + 360, b[3]) if b[0] < 0 else b for b in bounds]
     west, east = min(b[0] for b in bounds), max(b[2] for b in bounds)
     south, north = min(b[1] for b in bounds), max(b[3] for b in bounds)
+    if west < -180:
+        return [(-180.0, south, east, north), (west + 360, south, 180.0, north)]
     if east <= 180:
         return [(west, south, east, north)]
     return [(west, south, 180.0, north), (-180.0, south, east - 360, north)]
 
 
-def _unwrapped_bounds(key: TileKey) -> Bbox:
-    """A tile's bounds; east of 180 where it straddles the antimeridian."""
+def _unwrapped_bounds(key: TileKey, reach: int) -> Bbox:
+    """A tile's bounds and the slack around them; beyond 180 where they cross the antimeridian."""
     west, south, east, north = lonlat(key).bounds
-    if east - west <= 180:
-        return west, south, east, north
-    lons = shapely.get_coordinates(lonlat(key))[:, 0]
-    lons = np.where(lons < 0, lons + 360, lons)
-    return float(lons.min()), south, float(lons.max()), north
+    if east - west > 180:
+        lons = shapely.get_coordinates(lonlat(key))[:, 0]
+        lons = np.where(lons < 0, lons + 360, lons)
+        west, east = float(lons.min()), float(lons.max())
+    slack = _SLACK + _degrees(key, reach)
+    return west - slack, max(south - slack, -90.0), east + slack, min(north + slack, 90.0)
 
 
 @lru_cache(maxsize=4096)

@@ -1,5 +1,6 @@
 """Observations: items of one platform and datatake are one look at the ground, not several."""
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from mapper.catalog.bands import Item
 
 _BASELINE = re.compile(r"_N\d\d\.\d\d$")
 """How a Sentinel-2 datatake's name ends: not the pass, but its processing."""
+_AZIMUTHS = ("view:sun_azimuth", "s2:mean_solar_azimuth", "eo:sun_azimuth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,3 +72,17 @@ def orbit_state(item: Item) -> str:
     """`ascending`, `descending` or `unknown`; an unknown orbit is a value of its own."""
     state = str(item["properties"].get("sat:orbit_state", "")).lower()
     return state if state in {"ascending", "descending"} else "unknown"
+
+
+def azimuth_of(item: Item) -> float | None:
+    """Azimuth of the sun over a scene in degrees clockwise from north, 0 up to 360.
+
+    Returns: None where the item names none that is a finite number.
+    """
+    for name in _AZIMUTHS:
+        value = item["properties"].get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if math.isfinite(value):
+            return float(value) % 360
+    return None

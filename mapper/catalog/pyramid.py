@@ -68,8 +68,8 @@ class TilePyramid:
         self, level: TileLevel, service: TileService, fetch: Fetch, kept: KeptTiles, rate: float
     ) -> None:
         self._level, self._service = level, service
-        self._fetch, self._kept, self._rate = fetch, kept, rate
-        self._limiter = limiter_of(urlsplit(level.template).netloc)
+        self._fetch, self._kept = fetch, kept
+        limiter_of(urlsplit(level.template).netloc).agree(rate)
         self._last: tuple[tuple[int, int, int, int], np.ndarray] | None = None
         self.crs = CRS.from_epsg(level.epsg)
         self.transform = Affine(level.resolution, 0, level.left, 0, -level.resolution, level.top)
@@ -188,7 +188,8 @@ class TilePyramid:
         """A decoded tile; None where it is missing and may be."""
         x, y = place
         named = f"tile {self._level.name}/{x}/{y} of {unsigned(self._level.template)}"
-        content = self._kept.get(self._address(x, y), lambda: self._ask(x, y, named))
+        address = self._address(x, y)
+        content = self._kept.get(address, lambda: self._ask(x, y, named))
         if not content:
             if self._service.empty == "fail":
                 raise ReadError(f"{named} is missing; `empty: nodata` lets tiles be missing")
@@ -196,6 +197,7 @@ class TilePyramid:
         try:
             return decode_tile(content, self._level.tile_size, self.count)
         except ValueError as reason:
+            self._kept.drop(address, content)
             raise ReadError(f"{named} cannot be used: {reason}") from None
 
     def _address(self, x: int, y: int) -> str:
@@ -206,7 +208,6 @@ class TilePyramid:
 
     def _ask(self, x: int, y: int, named: str) -> bytes:
         key = key_of(self._service)
-        self._limiter.wait(self._rate)
         try:
             return self._fetch(self._address(x, y).replace("{key}", quote(key, safe="")))
         except (ReadError, OSError) as reason:
@@ -233,9 +234,9 @@ def open_pyramid(
 ) -> TilePyramid:
     """The raster behind an address of `TileCatalog`; no tile is asked for yet.
 
-    The rate holds for each host in this process. `workers` processes divide it, by default as
-    many as MAPPER_TILE_WORKERS says, else one. `service` is by default the one that `permit`
-    let in; tiles are kept for the process unless `kept` says where.
+    The rate holds for each host in this process, the lowest of several. `workers` processes
+    divide it, by default as many as MAPPER_TILE_WORKERS says, else one. `service` is by default
+    the one that `permit` let in; tiles are kept for the process unless `kept` says where.
 
     Raises: ReadError where no recipe of this process names the service.
     """

@@ -5,7 +5,7 @@ per AOI: so what a composite is made of does not depend on who asked.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import compress
 from typing import Any
@@ -19,9 +19,9 @@ from mapper.catalog.bands import Item, check_item, find_band
 from mapper.catalog.footprint import FootprintTest, lonlat_boxes
 from mapper.catalog.items import SUPERSEDED_BY
 from mapper.catalog.limits import choose_for_cells
-from mapper.catalog.observation import moment
+from mapper.catalog.observation import azimuth_of, moment, orbit_state
 from mapper.catalog.query import Bbox, Catalog, Period, PropertyFilter
-from mapper.catalog.source import ask, open_catalog
+from mapper.catalog.source import ask, open_catalog, sample
 from mapper.catalog.tilecatalog import TileCatalog
 from mapper.catalog.tilefetch import fetch_tile
 from mapper.errors import CatalogError, NothingFoundError, RecipeError
@@ -32,6 +32,7 @@ from mapper.recipe import (
     ImagerySource,
     Recipe,
     SclMask,
+    Sentinel1Source,
     Sentinel2Source,
     Source,
 )
@@ -71,6 +72,8 @@ class SourceSearch:
     """Older processings of items that are used, each marked with the id of the newer."""
     reason: str = ""
     """Why there was no search."""
+    partly: bool = False
+    """True where the filters' account is of the first page alone."""
 
     @property
     def account(self) -> str:
@@ -79,7 +82,8 @@ class SourceSearch:
             return self.reason
         lines = [f"{f.name} removed {f.removed}" for f in self.filters[1:] if f.removed]
         server = f" ({self.asked} asked of the server)" if self.asked else ""
-        found = f"{self.filters[0].kept} found over the tiles{server}"
+        least = "at least " if self.partly else ""
+        found = f"{least}{self.filters[0].kept} found over the tiles{server}"
         return found + "".join(f", {x}" for x in lines)
 
 
@@ -106,6 +110,18 @@ class _Where:
         if key not in self.answers:
             self.answers[key] = ask(catalog, collection, boxes, timed, wanted)
         return self.answers[key]
+
+    def sample(self, catalog: Catalog, collection: str, boxes: Sequence[Bbox]) -> Answer:
+        """What a catalog has of any time, a page of it, asked once."""
+        key = id(catalog), collection, tuple(boxes), "sample"
+        if key not in self.answers:
+            self.answers[key] = sample(catalog, collection, boxes)
+        return self.answers[key]
+
+    def boxes(self, source: Source) -> list[Bbox]:
+        """Where a source's scenes are searched; those that are counted, in whole cells."""
+        tiles = cells_of(self.tiles) if isinstance(source, Sentinel2Source) else self.tiles
+        return lonlat_boxes(tiles, self.reach)
 
 
 def search_city(
@@ -181,11 +197,25 @@ def _search(
         refused = refusal(collection)
         if refused:
             raise RecipeError(f"source {name!r}: {refused}")
-        candidate = _search_collection(name, source, collection, catalog, where)
+        timed = None if ignores_period(source) else where.period
+        boxes = where.boxes(source)
+        answer = where.ask(catalog, collection, boxes, timed, property_filter(source))
+        candidate = _sifted(name, source, collection, answer, where)
         if candidate.items:
             return candidate
         empty.append(candidate)
+    if not any(c.filters[0].kept for c in empty) and not ignores_period(source):
+        empty = [_at_other_times(c, source, catalog, where) for c in empty]
     return max(empty, key=lambda c: c.filters[0].kept)
+
+
+def _at_other_times(
+    nothing: SourceSearch, source: Source, catalog: Catalog, where: "_Where"
+) -> SourceSearch:
+    """A search that found nothing, with the account of what there is of other times."""
+    answer = where.sample(catalog, nothing.collection, where.boxes(source))
+    told = _sifted(nothing.source, source, nothing.collection, answer, where)
+    return replace(nothing, filters=told.filters, partly=answer.partly)
 
 
 def _nothing(name: str, source: Source, why: str) -> SourceSearch:
@@ -198,20 +228,11 @@ def _nothing(name: str, source: Source, why: str) -> SourceSearch:
     )
 
 
-def _search_collection(
-    name: str,
-    source: Source,
-    collection: str,
-    catalog: Catalog,
-    where: _Where,
+def _sifted(
+    name: str, source: Source, collection: str, answer: Answer, where: _Where
 ) -> SourceSearch:
+    """What all filters leave of an answer, and the account."""
     tiles, period = where.tiles, where.period
-    # scenes are counted in fixed squares, so all of those has to be searched
-    boxes = lonlat_boxes(cells_of(tiles) if isinstance(source, Sentinel2Source) else tiles)
-    timed = None if ignores_period(source) else period
-    answer = where.ask(catalog, collection, boxes, timed, property_filter(source))
-    if not answer.items and timed is not None:
-        answer = where.ask(catalog, collection, boxes, None, PropertyFilter())
     found = _sound(answer)
     ground, tests = FootprintTest(tiles, where.reach), _tests(source, collection, period)
     touching = ground.touching(found)
@@ -334,6 +355,10 @@ def _tests(
     if isinstance(mask, SclMask | CloudMask) and mask.required:
         need = mask.bands[0]
         tests.append((f"the need for an {need} mask", lambda i: find_band(i, need) is not None))
+    if isinstance(mask, CloudMask):
+        tests.append(("the need for the sun's azimuth", lambda i: azimuth_of(i) is not None))
+    if isinstance(source, Sentinel1Source) and source.orbits == "apart":
+        tests.append(("the need for a known orbit", lambda i: orbit_state(i) != "unknown"))
     tests.append(("the need for processed scenes", lambda i: not refusal(collection, i)))
     for band in source.bands.required:
         if isinstance(source, ElevationSource) and band != "elevation":

@@ -20,7 +20,8 @@ _BASELINES = (
     "sentinel2:processing_baseline",
     "sentinel:processing_baseline",
 )
-_PRODUCTS = ("s2:product_uri", "sentinel2:product_uri", "sentinel:product_id")
+PRODUCTS = ("s2:product_uri", "sentinel2:product_uri", "sentinel:product_id")
+"""Where items keep the name of the product that they were cut from."""
 _IN_A_NAME = re.compile(r"_N(\d{2})\.?(\d{2})(?=_|$|\.)")
 _DISPROVES_BELOW = 900
 _SUPPORTS = (1000, 1300)
@@ -73,7 +74,7 @@ def baseline_of(item: Item) -> str:
     version = str(properties.get("processing:version", ""))
     if re.fullmatch(r"\d{2}\.\d{2}", version):
         return version
-    for text in (*(properties.get(name) for name in _PRODUCTS), item.get("id")):
+    for text in (*(properties.get(name) for name in PRODUCTS), item.get("id")):
         found = _IN_A_NAME.search(str(text or ""))
         if found:
             return f"{found.group(1)}.{found.group(2)}"

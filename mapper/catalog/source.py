@@ -38,6 +38,7 @@ __all__ = [
     "StaticCatalog",
     "ask",
     "open_catalog",
+    "sample",
     "touches",
 ]
 
@@ -58,6 +59,18 @@ def ask(
     if isinstance(catalog, ParquetCatalog):
         return Answer(items=tuple(catalog.light(collection, boxes, period, filters)), sound=True)
     return Answer(items=tuple(catalog.search(collection, boxes, period)))
+
+
+def sample(catalog: Catalog, collection: str, boxes: Sequence[Bbox]) -> Answer:
+    """Some items of any time over the boxes, to tell a person what there would be.
+
+    A STAC API is asked for one page and says with `partly` that there may be more.
+
+    Raises: CatalogError, whatever breaks on the way.
+    """
+    if isinstance(catalog, ApiCatalog):
+        return catalog.first_page(collection, boxes)
+    return ask(catalog, collection, boxes, None, PropertyFilter())
 
 
 @dataclass(frozen=True, slots=True)

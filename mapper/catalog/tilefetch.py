@@ -1,6 +1,5 @@
 """How tiles and capabilities documents are asked for, over `mapper.transport`."""
 
-import itertools
 from urllib.parse import urlsplit
 
 from mapper.catalog.tilestore import limiter_of
@@ -9,6 +8,7 @@ from mapper.transport.address import unsigned
 from mapper.transport.traffic import counting
 from mapper.transport.tries import AbsentError, PassingError, RefusedError, persist
 from mapper.transport.web import Question, ask
+from mapper.transport.whole import check_whole
 
 _MOST_BYTES = 64 * 2**20
 
@@ -16,23 +16,22 @@ _MOST_BYTES = 64 * 2**20
 def fetch_tile(href: str) -> bytes:
     """Content of an address; empty where there is none (404, 410, 204).
 
-    A tile service is never asked faster than agreed: repetitions keep the distance too. Who asks
-    waits for the first request (`limiter_of`). An empty answer that is none of these three is
-    an error, because it would pass for ground without imagery.
+    A tile service is never asked faster than agreed (`limiter_of`): every try waits for the
+    limiter after its turn at the host, so that no burst follows a pause that the host asked for.
+    An empty answer that is none of these three is an error, because it would pass for ground
+    without imagery; so is one of which nothing tells whether it is whole.
 
     Raises: ReadError where the service refuses, or does not answer well however often it is asked.
     """
-    host, tries, seen = urlsplit(href).netloc, itertools.count(), counting()
+    limiter, seen = limiter_of(urlsplit(href).netloc), counting()
     question = Question(href=href, most=_MOST_BYTES, longest=lambda: _too_long(href))
 
     def attempt() -> bytes:
-        if next(tries):
-            limiter_of(host).again()
+        limiter.wait()
         answer = ask(question, seen)
         if answer.status == 204:
             return b""
-        if answer.status != 200:
-            raise PassingError(f"its host answers {answer.status}")
+        check_whole(answer, href)
         if not answer.body:
             raise PassingError("its host sends an empty body")
         return answer.body

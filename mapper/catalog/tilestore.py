@@ -18,7 +18,10 @@ from mapper.recipe.tiles import TileService
 from mapper.transport.address import redact, unsigned
 
 Fetch = Callable[[str], bytes]
-"""Content of an address; empty for one that is not there (404, 410, 204). Raises ReadError."""
+"""Content of an address; empty for one that is not there (404, 410, 204). Raises ReadError.
+
+It waits for the host's limiter (`limiter_of`) itself, before each request that it makes.
+"""
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 
 
@@ -50,17 +53,22 @@ class RateLimiter:
         self._next = 0.0
         self._rate = math.inf
 
-    def wait(self, per_second: float) -> None:
-        """Return when the next request may go out."""
+    def agree(self, per_second: float) -> None:
+        """Never ask faster than this from now on; of several rates the lowest holds."""
+        with self._lock:
+            self._rate = min(self._rate, per_second)
+
+    def wait(self) -> None:
+        """Return when the next request may go out; at once where no rate was agreed.
+
+        To be called at the last moment: what waits for something else after it may go out in a
+        burst.
+        """
         with self._lock:
             now = time.monotonic()
             slot = max(now, self._next)
-            self._next, self._rate = slot + 1 / per_second, per_second
+            self._next = slot + 1 / self._rate
         time.sleep(slot - now)
-
-    def again(self) -> None:
-        """Return when a request may be repeated, at the rate asked for last."""
-        self.wait(self._rate)
 
 
 _LIMITERS: dict[str, RateLimiter] = {}
@@ -97,6 +105,13 @@ class KeptTiles:
         if not found:
             self._fill(address, future, ask)
         return future.result()
+
+    def drop(self, address: str, content: bytes) -> None:
+        """Forget a tile that turned out to be none, unless another has come in its place."""
+        with self._lock:
+            found = self._tiles.get(address)
+            if found and found[0].done() and found[0].result() is content:
+                self._drop(address)
 
     def _fill(self, address: str, future: "Future[bytes]", ask: Callable[[], bytes]) -> None:
         try:

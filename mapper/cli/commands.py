@@ -119,7 +119,8 @@ def plan(
 ) -> None:
     """Say what `run` would read, compute and write; reads no pixel."""
     from mapper.run.estimate import estimate_city
-    from mapper.run.run import CityResult, RunReport, make_request, plan_run
+    from mapper.run.report import CityResult, RunReport
+    from mapper.run.run import make_request, plan_run
 
     options = _options(locals())
     plans, lost = plan_run(make_request(options, writing=False))

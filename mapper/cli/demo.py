@@ -11,7 +11,8 @@ from mapper.area.grid import Grid
 from mapper.catalog.bands import BandAsset
 from mapper.cube.warp import read_band
 from mapper.events import Event, Listener
-from mapper.run.run import RunOptions, RunReport, run
+from mapper.run.report import RunReport
+from mapper.run.run import RunOptions, run
 from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, write_archive
 
 YEAR = 2022

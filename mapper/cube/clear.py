@@ -95,16 +95,25 @@ class _Clouds:
         for item in observation.items:
             bands = self._bands(item, observation, around, inspections)
             if bands is None:
-                return _all_clear(self.target)
-            place = Place(grid=around.grid, box=around.pixels)
-            found = clear_of_clouds(bands, self.rule, sun_azimuth(item), place)
-            valid = around.inner(bands.valid, self.target)
+                # a recipe may allow granules without a probability: all that they have is used
+                found = valid = self._data(item, observation, inspections)
+            else:
+                place = Place(grid=around.grid, box=around.pixels)
+                whole = clear_of_clouds(bands, self.rule, sun_azimuth(item), place)
+                found = around.inner(whole, self.target)
+                valid = around.inner(bands.valid, self.target)
             take = valid & ~known
-            clear[take] = around.inner(found, self.target)[take]
+            clear[take] = found[take]
             known |= valid
             if known.all():
                 break
         return clear, ~known
+
+    def _data(self, item: Item, observation: Observation, inspections: Inspections) -> np.ndarray:
+        """Where a granule has its first required band."""
+        one, how = replace(observation, items=(item,)), (inspections, self.source.resampling)
+        pixels = read_reflectance(one, self.source.bands.required[0], self.target, how)
+        return np.zeros(self.target.shape, dtype=bool) if pixels is None else pixels.valid
 
     def _bands(
         self, item: Item, observation: Observation, around: Target, inspections: Inspections

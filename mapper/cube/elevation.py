@@ -22,7 +22,7 @@ def elevation_tile(
         try:
             pixels = read_mosaic((item,), "elevation", grown, source.resampling)
         except ReadError as reason:
-            failures.note(item["id"], reason)
+            failures.note((item,), reason)
             continue
         if pixels is not None:
             take = pixels.valid & np.isnan(heights)
@@ -31,7 +31,7 @@ def elevation_tile(
     layers = {"elevation": heights[1:-1, 1:-1], "slope": slope, "aspect": aspect}
     data = np.stack([layers[band] for band in source.bands.all]).astype(np.float32)
     known = np.isfinite(layers["elevation"])
-    status = status_of(known, known, failures.any)
+    status = status_of(known, known, failures.over(target))
     return Made(
         arrays=(data, known.astype(np.uint16), status), observations=1 if known.any() else 0
     )

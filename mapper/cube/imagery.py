@@ -51,15 +51,28 @@ def mosaic_tile(
                 found.add(source.bands.all[index])
                 take = whole & pixels.valid
                 rounded = np.floor(pixels.values[take].astype(np.float64) + 0.5)
+                _check_classes(source, rounded, most)
                 data[index][take] = np.clip(rounded, 0, most)
         used |= whole
         if used.all():
             break
-    status = status_of(used, used, failures.any)
+    status = status_of(used, used, failures.over(target))
     missing = tuple(b for b in source.bands.all if b not in found) if used.any() else ()
     return Made(
         arrays=(data, used.astype(np.uint16), status), observations=len(items), missing=missing
     )
+
+
+def _check_classes(source: _Mosaic, values: np.ndarray, most: int) -> None:
+    """A class that does not fit must not become another. Raises: ReadError."""
+    if not isinstance(source, LayerSource) or not values.size:
+        return
+    if values.min() < 0 or values.max() > most:
+        worst = values.max() if values.max() > most else values.min()
+        raise ReadError(
+            f"{', '.join(source.collections)} has the class {worst:g}, and a layer holds 0 to "
+            f"{most}; leave this source out"
+        )
 
 
 def _images(
@@ -69,7 +82,7 @@ def _images(
         try:
             yield [read_mosaic((item,), b, target, source.resampling) for b in source.bands.all]
         except ReadError as reason:
-            failures.note(item["id"], reason)
+            failures.note((item,), reason)
 
 
 def _in_order(items: tuple[Item, ...], source: _Mosaic) -> list[Item]:

@@ -1,6 +1,6 @@
 """One look at each scene before it is used: is it there, which content, which offset."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ def inspect_item(item: Item, source: Source) -> Inspection:
         contents = {name: found[name] for name in present}
         if not isinstance(source, Sentinel2Source):
             return Inspection(item=item["id"], contents=contents)
-        percentiles = first_percentiles(item)
+        percentiles = first_percentiles(item, list(present))
     except ReadError as reason:
         if not source.failure_budget:
             raise
@@ -93,13 +93,22 @@ def _content(band: BandAsset) -> str:
     return band.checksum or fingerprint(band.href)
 
 
-def first_percentiles(item: Item) -> dict[str, float]:
-    """1st percentile of the valid DN of every reflectance band that the item has."""
+def first_percentiles(item: Item, needed: Collection[str] = ()) -> dict[str, float]:
+    """1st percentile of the valid DN of every reflectance band that the item has.
+
+    Raises: ReadError where one of those that are needed cannot be read.
+    """
     found: dict[str, float] = {}
 
     def look(name: str) -> None:
         band = find_band(item, name)
-        values = _coarse(band) if band is not None else np.empty(0)
+        try:
+            values = _coarse(band) if band is not None else np.empty(0)
+        except ReadError:
+            # a band that nobody reads may be broken; the others tell the offset too
+            if name in needed:
+                raise
+            return
         if values.size:
             found[name] = float(np.percentile(values, 1))
 

@@ -13,13 +13,11 @@ from mapper.cube.load import Target, read_reflectance
 from mapper.cube.parallel import read_each
 from mapper.cube.reduce.best import distance_score
 from mapper.errors import ReadError
-from mapper.recipe import Sentinel2Source
+from mapper.recipe import FARTHEST, Sentinel2Source
 
 READERS = 8
 """Observations of a tile that are read at once: waiting for a server costs no processor."""
 _READING_BYTES = 512 << 20
-_FARTHEST = 180
-"""Pixels that a distance to the mask can count."""
 OBSERVED, CLEAR, SAVED = 1, 2, 4
 """Flags of a pixel of a look: every required band is data; the mask lets it through; the
 always-masked rule may use it in spite of the mask."""
@@ -65,7 +63,7 @@ class LookReader:
             try:
                 look = self.read(number, observation)
             except ReadError as reason:
-                failures.note(observation.key, reason)
+                failures.note(observation.items, reason)
                 return
             if look is not None:
                 take(look)
@@ -133,7 +131,7 @@ def halo_of(source: Sentinel2Source, resolution: float) -> int:
     rule = source.composite
     if rule.method != "best" or source.mask is None:
         return 0
-    return min(_FARTHEST, int(rule.score.distance / resolution))
+    return min(FARTHEST, int(rule.score.distance / resolution))
 
 
 def _inner(array: np.ndarray, halo: int) -> np.ndarray:

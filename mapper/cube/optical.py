@@ -10,13 +10,11 @@ from mapper.catalog.observation import Observation
 from mapper.cube.failures import ReadFailures
 from mapper.cube.looks import CLEAR, OBSERVED, SAVED, Look, LookReader
 from mapper.cube.made import Made
+from mapper.cube.masks import always_masked
 from mapper.cube.reducers import MeanReducer, Reduced, StripReducer, empty_layers
 from mapper.cube.scratch import Scratch, StackShape
 from mapper.cube.status import status_of
-from mapper.recipe import Sentinel2Source
-
-_FEWEST_LOOKS = 5
-"""Below so many looks a pixel that is always masked may just have had bad luck."""
+from mapper.recipe import Mask, Sentinel2Source
 
 
 @dataclass(slots=True)
@@ -45,9 +43,11 @@ class _Tally:
             if band not in self.found and (values[observed] > 0).any():
                 self.found.add(band)
 
-    def always(self, share: float) -> np.ndarray:
+    def always(self, rule: Mask | None) -> np.ndarray:
         """`(y, x)` bool: masked so often that the mask must be wrong, bright roofs mostly."""
-        return (self.seen >= _FEWEST_LOOKS) & (self.masked > share * self.seen)
+        if rule is None:
+            return np.zeros(self.shape, dtype=bool)
+        return always_masked(self.seen, self.masked, rule)
 
 
 def optical_tile(
@@ -63,7 +63,7 @@ def optical_tile(
     """
     reduced, tally = _reduced(source, reader, observations, failures)
     missing = tuple(b for i, b in enumerate(source.bands.all) if i not in tally.found)
-    status = status_of(tally.seen > 0, reduced.count > 0, failures.any)
+    status = status_of(tally.seen > 0, reduced.count > 0, failures.over(reader.target))
     status[reduced.kept & (status == 0)] = 5
     return Made(
         arrays=(*reduced.layers, reduced.count, status),
@@ -79,7 +79,6 @@ def _reduced(
     failures: ReadFailures,
 ) -> tuple[Reduced, _Tally]:
     tally, lock = _Tally(reader.target.shape, len(source.bands.all)), Lock()
-    share = source.mask.always_masked_share if source.mask else 1.0
     if source.composite.method == "mean":
         mean = MeanReducer(source, reader.target.shape)
 
@@ -89,7 +88,7 @@ def _reduced(
                 mean.add(look)
 
         reader.each(observations, add, failures)
-        return mean.result(tally.always(share)), tally
+        return mean.result(tally.always(source.mask)), tally
     height, width = reader.target.shape
     shape = StackShape(looks=len(observations), bands=reader.planes, height=height, width=width)
     with Scratch(shape) as scratch:
@@ -101,7 +100,7 @@ def _reduced(
 
         reader.each(observations, keep, failures)
         exact = StripReducer.of(source, observations)
-        return _by_strips(exact, scratch, tally.always(share)), tally
+        return _by_strips(exact, scratch, tally.always(source.mask)), tally
 
 
 def _by_strips(reducer: StripReducer, scratch: Scratch, always: np.ndarray) -> Reduced:

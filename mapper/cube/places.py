@@ -55,15 +55,15 @@ def source_places(
 def subsamples(dataset: rasterio.DatasetReader, grid: Grid) -> list[Shift]:
     """Offsets of the points in a target pixel whose mean stands for its area."""
     ratio = grid.resolution / metres(dataset)
-    known = epsg_of(dataset.crs) is not None
-    count = int(np.clip(np.ceil(ratio), 1, _MOST_SUBSAMPLES)) if known else 1
+    count = int(np.clip(np.ceil(ratio - 1e-9), 1, _MOST_SUBSAMPLES))
     steps = (np.arange(count) + 0.5) / count - 0.5
     return [(float(dy), float(dx)) for dy in steps for dx in steps]
 
 
 def metres(dataset: rasterio.DatasetReader) -> float:
     """Side of a source pixel, roughly, in metres."""
-    return float(abs(dataset.transform.a) * (111_320.0 if dataset.crs.is_geographic else 1.0))
+    unit = 111_320.0 if dataset.crs.is_geographic else dataset.crs.linear_units_factor[1]
+    return float(abs(dataset.transform.a) * unit)
 
 
 def reached(dataset: rasterio.DatasetReader, grid: Grid) -> PixelBox:

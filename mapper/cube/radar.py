@@ -20,7 +20,8 @@ from mapper.errors import ReadError
 from mapper.recipe import Sentinel1Source
 
 _AT_ONCE = 6
-_Take = Callable[[int, Pixels], None]
+_Bands = dict[str, Pixels]
+_Take = Callable[[int, _Bands], None]
 
 
 def radar_tile(
@@ -36,58 +37,73 @@ def radar_tile(
         }
     data = np.full((len(source.layers), *target.shape), np.nan, dtype=np.float32)
     count = np.zeros(target.shape, dtype=np.uint16)
-    missing = []
+    missing: list[str] = []
     for suffix, members in groups.items():
-        for number, band in enumerate(source.bands.all):
-            reader = _Band(source=source, band=band, target=target)
-            mean = reader.mean(members, failures)
+        means = _Looks(source=source, target=target).means(members, failures)
+        count += means[source.bands.all[0]].count
+        for band, mean in means.items():
             data[source.layers.index(band + suffix)] = mean.decibel()
-            if number == 0:
-                count += mean.count
             if not mean.count.any():
                 missing.append(band + suffix)
-    status = status_of(count > 0, count > 0, failures.any)
+    status = status_of(count > 0, count > 0, failures.over(target))
     return Made(arrays=(data, count, status), observations=len(looks), missing=tuple(missing))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Band:
-    """One polarisation of some observations over a tile."""
+class _Looks:
+    """Observations of a tile; one is used in all its bands or in none."""
 
     source: Sentinel1Source
-    band: str
     target: Target
 
-    def mean(self, looks: Sequence[Observation], failures: ReadFailures) -> PowerMean:
-        """Their mean in linear power, of filtered looks where the recipe says so."""
+    def means(self, looks: Sequence[Observation], failures: ReadFailures) -> dict[str, PowerMean]:
+        """Per band, the mean in linear power, of filtered looks where the recipe says so."""
         if self.source.speckle and len(looks) > 1:
             return self._filtered(looks, failures)
-        mean = PowerMean(self.target.shape)
-        self._each(looks, lambda _, pixels: mean.add(pixels.values, pixels.valid), failures)
-        return mean
+        means = {band: PowerMean(self.target.shape) for band in self.source.bands.all}
 
-    def _filtered(self, looks: Sequence[Observation], failures: ReadFailures) -> PowerMean:
+        def take(_: int, bands: _Bands) -> None:
+            for band, pixels in bands.items():
+                means[band].add(pixels.values, pixels.valid)
+
+        self._each(looks, take, failures)
+        return means
+
+    def _filtered(
+        self, looks: Sequence[Observation], failures: ReadFailures
+    ) -> dict[str, PowerMean]:
         """Two passes: looks are kept on disk for the second, so no block is read twice."""
-        halo = self.source.speckle // 2
-        around = replace(self, target=self.target.grow(halo))
+        side, names = self.source.speckle, self.source.bands.all
+        around = replace(self, target=self.target.grow(side // 2))
         height, width = around.target.shape
-        shape = StackShape(looks=len(looks), bands=1, height=height, width=width, dtype="float32")
-        filtering = SpeckleFilter((height, width), self.source.speckle)
-        mean, found = PowerMean(self.target.shape), []
+        shape = StackShape(
+            looks=len(looks), bands=len(names), height=height, width=width, dtype="float32"
+        )
+        filters = {band: SpeckleFilter((height, width), side) for band in names}
+        means = {band: PowerMean(self.target.shape) for band in names}
+        nothing = np.full((height, width), np.nan, dtype=np.float32)
+        found: list[int] = []
         with Scratch(shape) as scratch:
 
-            def first(number: int, pixels: Pixels) -> None:
-                filtering.add(pixels.values, pixels.valid)
-                scratch.write(number, [pixels.values], pixels.valid)
+            def first(number: int, bands: _Bands) -> None:
+                for band, pixels in bands.items():
+                    filters[band].add(pixels.values, pixels.valid)
+                planes = [
+                    np.where(bands[b].valid, bands[b].values, np.nan) if b in bands else nothing
+                    for b in names
+                ]
+                scratch.write(number, planes, np.zeros((height, width), dtype=np.uint8))
                 found.append(number)
 
             around._each(looks, first, failures)
             for number in found:
-                power = scratch.look(number)[0]
-                valid = scratch.flags_of(number) > 0
-                power = around.target.inner(filtering.filtered(power, valid), self.target)
-                mean.add(power, np.isfinite(power))
-        return mean
+                for band, power in zip(names, scratch.look(number), strict=True):
+                    valid = np.isfinite(power)
+                    if valid.any():
+                        whole = filters[band].filtered(np.where(valid, power, 0), valid)
+                        inner = around.target.inner(whole, self.target)
+                        means[band].add(inner, np.isfinite(inner))
+        return means
 
     def _each(self, looks: Sequence[Observation], take: _Take, failures: ReadFailures) -> None:
         """Read some looks at a time, and hand them over in the order of time.
@@ -95,19 +111,30 @@ class _Band:
         A sum of floats depends on its order; the order in which servers answer must not show.
         """
         for start in range(0, len(looks), _AT_ONCE):
-            found: dict[int, Pixels] = {}
+            found: dict[int, _Bands] = {}
 
-            def read(number: int, found: dict[int, Pixels] = found) -> None:
-                look = looks[number]
+            def read(number: int, found: dict[int, _Bands] = found) -> None:
                 try:
-                    pixels = read_mosaic(look.items, self.band, self.target, self.source.resampling)
+                    found[number] = self._read(looks[number])
                 except ReadError as reason:
-                    failures.note(look.key, reason)
-                    return
-                if pixels is not None:
-                    found[number] = pixels
+                    failures.note(looks[number].items, reason)
 
             numbers = range(start, min(start + _AT_ONCE, len(looks)))
             read_each(read, numbers, _AT_ONCE)
             for number in sorted(found):
                 take(number, found[number])
+
+    def _read(self, look: Observation) -> _Bands:
+        """The bands that a look has here; what a required one lacks, all lack."""
+        bands = {}
+        for band in self.source.bands.all:
+            pixels = read_mosaic(look.items, band, self.target, self.source.resampling)
+            if pixels is not None:
+                bands[band] = Pixels(pixels.values, pixels.valid & (pixels.values > 0))
+        needed = [bands[band] for band in self.source.bands.required if band in bands]
+        if len(needed) < len(self.source.bands.required):
+            return {}
+        whole = np.ones(self.target.shape, dtype=bool)
+        for pixels in needed:
+            whole &= pixels.valid
+        return {band: Pixels(p.values, p.valid & whole) for band, p in bands.items()}

@@ -5,6 +5,7 @@ broadcast to the result: `(y, 1)` and `(1, x)` where source and target share the
 several times as fast, `(y, x)` otherwise.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,11 +45,13 @@ def bilinear(pixels: Pixels, rows: np.ndarray, cols: np.ndarray) -> Pixels:
     return Pixels(np.where(valid, values, np.float32(0)), valid)
 
 
-def mean(parts: list[Pixels]) -> Pixels:
-    """Mean of the valid ones; valid where at least half of the points are."""
-    count = np.sum([p.valid for p in parts], axis=0)
-    total = np.sum([np.where(p.valid, p.values, 0).astype(np.float32) for p in parts], axis=0)
-    valid = count * 2 >= len(parts)
+def mean(parts: Iterable[Pixels]) -> Pixels:
+    """Mean of the valid ones, one at a time; valid where at least half of the points are."""
+    total, count, points = np.zeros((), np.float32), np.zeros((), np.int32), 0
+    for part in parts:
+        total = np.asarray(total + np.where(part.valid, part.values, 0).astype(np.float32))
+        count, points = np.asarray(count + part.valid), points + 1
+    valid = np.asarray(count * 2 >= points)
     return Pixels((total / np.maximum(count, 1)).astype(np.float32), valid)
 
 

@@ -65,7 +65,12 @@ class Scratch:
             )
         self.shape = shape
         self._file = tempfile.TemporaryFile(prefix="mapper-", dir=folder)  # noqa: SIM115
-        os.ftruncate(self._file.fileno(), shape.size)
+        try:
+            # takes the room now, so that two workers do not both believe it theirs
+            os.posix_fallocate(self._file.fileno(), 0, shape.size)
+        except OSError as reason:
+            self._file.close()
+            raise _full(reason) from reason
 
     def __enter__(self) -> Self:
         return self
@@ -133,10 +138,7 @@ class Scratch:
                 written = os.pwrite(self._file.fileno(), view, offset)
                 view, offset = view[written:], offset + written
         except OSError as reason:
-            raise StoreError(
-                f"temporary space ran out ({reason.strerror}); set TMPDIR to a larger disk, or "
-                "use smaller tiles"
-            ) from reason
+            raise _full(reason) from reason
 
     def _get(self, plane: np.ndarray, offset: int) -> None:
         view = plane.data.cast("B")
@@ -145,3 +147,10 @@ class Scratch:
             if not read:
                 raise StoreError("a temporary file was cut off while it was in use; run again")
             view, offset = view[read:], offset + read
+
+
+def _full(reason: OSError) -> StoreError:
+    return StoreError(
+        f"temporary space ran out ({reason.strerror}); set TMPDIR to a larger disk, or use "
+        "smaller tiles"
+    )

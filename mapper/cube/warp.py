@@ -22,7 +22,7 @@ from mapper.catalog.bands import BandAsset
 from mapper.catalog.pyramid import open_pyramid
 from mapper.catalog.tilecatalog import SCHEME
 from mapper.catalog.tilefetch import fetch_tile
-from mapper.cube.places import epsg_of, metres, north_up, reached, source_places, subsamples
+from mapper.cube.places import Shift, epsg_of, metres, north_up, reached, source_places, subsamples
 from mapper.cube.readlog import note_read
 from mapper.cube.sample import Pixels, bilinear, mean, nearest
 from mapper.errors import ReadError
@@ -186,8 +186,7 @@ def _sample_box(
     ]
     block = _whole_block(source, grid, strips, shifts)
     for strip in strips:
-        places = [source_places(source.dataset, grid, strip, shift) for shift in shifts]
-        part = _sample_strip(source, places, resampling, block)
+        part = _sample_strip(source, (grid, strip, shifts), resampling, block)
         if part is not None:
             inside = strip.slices_in(pixels)
             values[inside], valid[inside] = part.values, part.valid
@@ -195,10 +194,14 @@ def _sample_box(
 
 
 def _sample_strip(
-    source: _SourceBand, places: _Places, resampling: Resampling, block: _Block | None
+    source: _SourceBand,
+    where: tuple[Grid, PixelBox, list[Shift]],
+    resampling: Resampling,
+    block: _Block | None,
 ) -> Pixels | None:
     """Values of one strip; None where the file does not reach it."""
-    span = _span(source, places)
+    grid, strip, shifts = where
+    span = _span(source, _outermost(source, grid, strip, shifts))
     if span is None:
         return None
     if block is None:
@@ -206,21 +209,30 @@ def _sample_strip(
         block = source.read(row0, col0, (row1 - row0, col1 - col0)), row0, col0
     pixels, row, col = block
     method: Callable[..., Pixels] = bilinear if resampling == "bilinear" else nearest
-    parts = [method(pixels, rows - row, cols - col) for rows, cols in places]
-    return parts[0] if len(parts) == 1 else mean(parts)
+
+    def at(shift: Shift) -> Pixels:
+        rows, cols = source_places(source.dataset, grid, strip, shift)
+        return method(pixels, rows - row, cols - col)
+
+    return at(shifts[0]) if len(shifts) == 1 else mean(map(at, shifts))
+
+
+def _outermost(source: _SourceBand, grid: Grid, strip: PixelBox, shifts: list[Shift]) -> _Places:
+    """Places of the corners among the points of a pixel: all others lie between."""
+    least, most = shifts[0], shifts[-1]
+    corners = {least, most, (least[0], most[1]), (most[0], least[1])}
+    return [source_places(source.dataset, grid, strip, shift) for shift in sorted(corners)]
 
 
 def _whole_block(
-    source: _SourceBand, grid: Grid, strips: list[PixelBox], shifts: list[tuple[float, float]]
+    source: _SourceBand, grid: Grid, strips: list[PixelBox], shifts: list[Shift]
 ) -> _Block | None:
     """All that a box needs of a file, read at once where it is not too much: one request for all
     its blocks instead of one a strip.
     """
     spans = []
     for strip in strips:
-        # the outermost subsamples see as much as all of them
-        places = [source_places(source.dataset, grid, strip, s) for s in (shifts[0], shifts[-1])]
-        span = _span(source, places)
+        span = _span(source, _outermost(source, grid, strip, shifts))
         if span is not None:
             spans.append(span)
     if not spans:

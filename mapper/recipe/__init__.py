@@ -3,7 +3,7 @@
 A recipe is a YAML file under `pipelines/` or any path. Unknown keys are refused.
 """
 
-from mapper.recipe.compositing import MADS, BestScore, Compositing
+from mapper.recipe.compositing import FARTHEST, MADS, BestScore, Compositing
 from mapper.recipe.load import data_directory, load_recipe, shipped_recipes
 from mapper.recipe.masks import CloudMask, Mask, ModelMask, SclMask
 from mapper.recipe.predict import Predict
@@ -27,6 +27,7 @@ from mapper.recipe.training import Train
 
 __all__ = [
     "EARTH_SEARCH",
+    "FARTHEST",
     "MADS",
     "PLANETARY_COMPUTER",
     "Bands",

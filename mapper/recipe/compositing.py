@@ -8,6 +8,8 @@ from mapper.recipe.section import Section
 
 Method = Literal["median", "medoid", "geomedian", "mean", "percentiles", "best"]
 
+FARTHEST = 180
+"""Pixels over which the distance to a masked pixel can count."""
 MADS = ("emad", "smad", "bcmad")
 """Median absolute deviations from a geometric median: Euclidean, spectral, Bray-Curtis."""
 
@@ -56,6 +58,8 @@ class Compositing(Section):
             raise ValueError("mads are those of a geomedian; set method: geomedian")
         if any(not 0 <= p <= 100 for p in self.percentiles) or not self.percentiles:
             raise ValueError(f"percentiles {self.percentiles}: give some of 0 to 100")
+        if any(round(p, 4) != p for p in self.percentiles):
+            raise ValueError(f"percentiles {self.percentiles}: give at most four decimals")
         if len({f"{p:g}" for p in self.percentiles}) < len(self.percentiles):
             raise ValueError(f"percentiles {self.percentiles}: one is there twice")
         if self.dates and self.method in {"mean", "percentiles"}:

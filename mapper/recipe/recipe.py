@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from mapper.recipe.compositing import FARTHEST
 from mapper.recipe.predict import Predict
 from mapper.recipe.section import Section
 from mapper.recipe.sources import ImagerySource, Sentinel2Source, Source
@@ -122,6 +123,14 @@ class Recipe(Section):
         names = [c.name for c in self.composites]
         if len(set(names)) < len(names):
             raise ValueError(f"two sources would both be called one of {sorted(names)}")
+        for name, source in self.sources.items():
+            if not isinstance(source, Sentinel2Source) or source.composite.method != "best":
+                continue
+            if source.composite.score.distance > FARTHEST * self.resolution:
+                raise ValueError(
+                    f"source {name!r}: score.distance is {source.composite.score.distance:g} m, "
+                    f"and at {self.resolution:g} m at most {FARTHEST * self.resolution:g} can count"
+                )
         if self.predict.over == "scene":
             if not any(s.kind == "sentinel-2" for s in self.sources.values()):
                 raise ValueError("predict.over is scene, but no source is sentinel-2")

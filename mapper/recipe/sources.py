@@ -104,6 +104,10 @@ class Sentinel2Source(_Dated):
             )
         if method == "percentiles" and self.indices:
             raise ValueError("indices are those of one composite; leave them or percentiles out")
+        lacking = {"nir", "red"} - set(self.bands.required)
+        if method == "best" and self.composite.score.greenness and lacking:
+            needed = ", ".join(sorted(lacking))
+            raise ValueError(f"score.greenness needs {needed} as required bands")
         if len(set(self.indices)) < len(self.indices):
             raise ValueError(f"indices {self.indices}: one is there twice")
         return self

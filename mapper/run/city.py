@@ -6,7 +6,7 @@ not done again.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from mapper.area.grid import TileKey
@@ -102,10 +102,25 @@ class CityJob:
                 self._accept(step.stage, entry)
             return
         self._waiting += 1
-        self.ready.append(step)
+        if step.stage in {"inspect", "ingest"}:
+            self.ready.append(step)
+        else:
+            # what is ready to be finished goes before what is still to be read
+            self.ready.appendleft(step)
+
+    def take(self, held: Container[str]) -> Step | None:
+        """The next step that is of none of some stages; None where there is none."""
+        for number, step in enumerate(self.ready):
+            if step.stage not in held:
+                del self.ready[number]
+                return step
+        return None
 
     def _may_serve(self, entry: Entry) -> bool:
         """A tile made without a scene that could not be read serves its own version alone."""
+        if entry.facts.get("inspection", {}).get("failure"):
+            # look again: it may be readable by now
+            return False
         return not entry.facts.get("failures") or entry.facts.get("token") == self.plan.token
 
     def known(self, step: Step) -> list[Entry] | None:

@@ -43,7 +43,9 @@ def open_cluster(
     if address != "local":
         with _connected(address) as client:
             _check_resources(client, resources or {})
-            client.run(share_tile_rate, len(client.scheduler_info(n_workers=-1)["workers"]))
+            workers = len(client.scheduler_info(n_workers=-1)["workers"])
+            # those that join later take no more than their part either
+            client.register_plugin(_share(workers), name="mapper-tile-rate")
             yield client
         return
     count = workers or max(1, min(4, os.cpu_count() or 1))
@@ -54,6 +56,9 @@ def open_cluster(
         "distributed.worker.memory.terminate": False,
         "distributed.comm.timeouts.connect": "60s",
         "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Dask's own value gives every large array back to the system and asks for it anew, which
+        # cost ingest 40 % of its processor time
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     }
     with (
         dask.config.set(settings),
@@ -66,6 +71,18 @@ def open_cluster(
 def share_tile_rate(workers: int) -> None:
     """Let this process, and those it starts, take its part of a tile service's rate."""
     os.environ[TILE_WORKERS] = str(workers)
+
+
+def _share(workers: int) -> Any:
+    """A plugin that lets every worker, a later one too, take its part of a tile service's rate."""
+    from distributed import WorkerPlugin
+
+    class TileRate(WorkerPlugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            del worker
+            share_tile_rate(workers)
+
+    return TileRate()
 
 
 def _check_resources(client: Any, resources: Mapping[str, float]) -> None:

@@ -9,7 +9,7 @@ from mapper.cube.inspect import bands_to_read
 from mapper.cube.looks import reading_bytes
 from mapper.cube.scratch import STRIP_BYTES
 from mapper.inference.memory import pixel_bytes, predict_memory
-from mapper.recipe import Sentinel2Source, layers_of
+from mapper.recipe import Sentinel1Source, Sentinel2Source, Source, layers_of
 from mapper.run.parts import cube_parts, map_parts
 from mapper.run.plan import CityPlan
 from mapper.store.view import extent_of
@@ -109,20 +109,34 @@ def _ingest_memory(plan: CityPlan, pixels: int) -> int:
     ]
     masks = [m.memory(plan.grid.tile) for m in plan.request.masks.values()]
     reading = reading_bytes(pixels, max(bands, default=2)) + max(masks, default=0)
-    return reading + 5 * STRIP_BYTES + pixels * 30
+    means = [
+        2 * 6 * pixels * len(c.source.bands.all)
+        for c in plan.request.recipe.composites
+        if isinstance(c.source, Sentinel2Source) and c.source.composite.method == "mean"
+    ]
+    return reading + 5 * STRIP_BYTES + pixels * 30 + max(means, default=0)
 
 
 def _scratch(plan: CityPlan, pixels: int) -> int:
     """Temporary disk of the deepest tile: values and flags of every look."""
     return max(
         (
-            len(items) * (len(part.source.bands.all) * 2 + 1) * pixels
+            len(items) * _look_bytes(part.source, pixels)
             for part in cube_parts(plan).values()
-            if isinstance(part.source, Sentinel2Source) and part.source.composite.method != "mean"
             for items in part.scenes.values()
         ),
         default=0,
     )
+
+
+def _look_bytes(source: Source, pixels: int) -> int:
+    """Temporary disk of a look."""
+    if isinstance(source, Sentinel1Source) and source.speckle:
+        return pixels * (4 * len(source.bands.all) + 1)
+    if isinstance(source, Sentinel2Source) and source.composite.method != "mean":
+        planes = len(source.bands.all) + (source.composite.method == "best")
+        return pixels * (2 * planes + 1)
+    return 0
 
 
 def _predict_memory(plan: CityPlan) -> int:

@@ -3,7 +3,8 @@
 import itertools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,13 +72,30 @@ class Execution:
 
     def _submit(self, completed: Any) -> None:
         """Fill the workers, taking turns among the cities."""
-        limit = _LOOK_AHEAD * max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        limit = _LOOK_AHEAD * max(1, len(workers))
         while len(self._running) < limit:
-            waiting = [job for job in self.jobs if job.ready]
-            if not waiting:
+            held = self._held(workers)
+            steps = [(job, step) for job in self.jobs if (step := job.take(held)) is not None]
+            if not steps:
                 return
-            for job in waiting[: limit - len(self._running)]:
-                self._submit_one(job, job.ready.popleft(), completed)
+            for job, step in steps:
+                self._submit_one(job, step, completed)
+
+    def _held(self, workers: Iterable[Mapping[str, Any]]) -> set[str]:
+        """Stages of which as many steps wait as the workers that may do them can look ahead to:
+        more would keep the others from work that they can do.
+        """
+        running = Counter(steps[0][1].stage for steps in self._running.values())
+        found = set()
+        for stage, wanted in self.resources.items():
+            offered = sum(
+                all(w.get("resources", {}).get(n, 0) >= a for n, a in wanted.items())
+                for w in workers
+            )
+            if running[stage] >= _LOOK_AHEAD * max(1, offered):
+                found.add(stage)
+        return found
 
     def _submit_one(self, job: CityJob, step: Step, completed: Any) -> None:
         entries = job.known(step)

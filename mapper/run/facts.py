@@ -7,8 +7,9 @@ from mapper.area.grid import TileKey
 from mapper.catalog.bands import Item, cloud_cover, find_band, own_address
 from mapper.catalog.observation import datatake, epsg_of, moment, orbit_state
 from mapper.cube.inspect import Inspection, bands_to_read
+from mapper.cube.masks import sun_azimuth
 from mapper.product.item import ProductFacts, ProductLayer
-from mapper.recipe import Source
+from mapper.recipe import CloudMask, Source
 from mapper.run.ledger import Entry
 from mapper.run.plan import CityPlan, check_bands
 from mapper.transport.address import unsigned
@@ -116,7 +117,12 @@ def scene_components(item: Item, source: Source, inspection: Inspection) -> dict
         band = find_band(item, name)
         if band is not None:
             bands[name] = [band.href, band.index, band.scale, band.nodata]
+    sun = {}
+    if isinstance(getattr(source, "mask", None), CloudMask):
+        # decides where shadows are looked for
+        sun = {"sun": sun_azimuth(item)}
     return {
+        **sun,
         "bands": bands,
         # what groups scenes into observations and puts one before another
         "order": [datatake(item), moment(item), epsg_of(item), orbit_state(item)],

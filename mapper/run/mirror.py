@@ -26,7 +26,8 @@ from mapper.run.mirrorcatalog import CATALOG
 from mapper.run.mirrorplan import check_sources, wanted_items
 from mapper.run.mirrorwork import MirrorWork
 from mapper.run.plan import CityPlan
-from mapper.run.run import CityResult, RunOptions, make_request, plan_run
+from mapper.run.report import CityResult
+from mapper.run.run import RunOptions, make_request, plan_run
 from mapper.store.files import write_json
 from mapper.terms import Terms
 
@@ -226,7 +227,9 @@ def difference(plan: CityPlan, catalog: Catalog) -> str:
     """What a search of another catalog chooses otherwise than a plan; empty where nothing."""
     request = plan.request
     try:
-        found = search_city(request.recipe, plan.ingest_tiles, request.period, lambda _: catalog)
+        found = search_city(
+            request.recipe, plan.ingest_tiles, request.period, lambda _: catalog, request.reach
+        )
     except MapperError as reason:
         return f"a search of the mirror fails: {reason}"
     for composite in request.recipe.composites:

@@ -23,20 +23,15 @@ from mapper.catalog.tilecatalog import SCHEME as TILE_SERVICE
 from mapper.errors import MapperError, ReadError, StoreError
 from mapper.run.mirrorplan import tile_refusal
 from mapper.store.files import sha256_of, write_json
+from mapper.transport import whole
 from mapper.transport.address import is_object, is_web, unsigned
-from mapper.transport.tokens import ask_signed
-from mapper.transport.traffic import counting
-from mapper.transport.web import Question, ask
-from mapper.transport.whole import copy_file
+from mapper.transport.whole import SHA256, copy_file
 
 T = TypeVar("T")
 R = TypeVar("R")
 ASSETS = "assets"
 _RECORD = ".asset.json"
-_SHA256 = "1220"
-"""Head of a SHA-256 multihash."""
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_NO_HEAD = frozenset({405, 501})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +103,7 @@ def held_file(root: Path, href: str, expected: str = "", thorough: bool = True) 
     promised = checkable(expected)
     if promised and promised != checksum:
         return None
-    if thorough and _SHA256 + sha256_of(path) != checksum:
+    if thorough and SHA256 + sha256_of(path) != checksum:
         return None
     return HeldFile(path=place, size=size, checksum=checksum)
 
@@ -125,7 +120,7 @@ def copy_asset(root: Path, href: str, expected: str = "") -> HeldFile:
         copy_file(href, path, checkable(expected))
         _check_self_contained(path, href)
         held = HeldFile(
-            path=place_of(href), size=path.stat().st_size, checksum=_SHA256 + sha256_of(path)
+            path=place_of(href), size=path.stat().st_size, checksum=SHA256 + sha256_of(path)
         )
     except OSError as reason:
         raise StoreError(
@@ -152,14 +147,8 @@ def sweep(root: Path) -> None:
 
 def size_of(href: str) -> int:
     """Bytes of an asset, as its host tells; -1 where it does not, or does not answer."""
-    with suppress(ReadError, OSError):
-        if is_web(href):
-            return _web_size(href)
-        if is_object(href):
-            from mapper.transport.objects import StoreFile
-
-            return StoreFile(href).head(counting()).size
-        return Path(href).stat().st_size
+    with suppress(ReadError):
+        return whole.size_of(href)
     return -1
 
 
@@ -196,7 +185,7 @@ def side_by_side(
 def checkable(expected: str) -> str:
     """A promised checksum in lower case; empty where it is another than SHA-256."""
     plain = expected.lower()
-    return plain if re.fullmatch(_SHA256 + "[0-9a-f]{64}", plain) else ""
+    return plain if re.fullmatch(SHA256 + "[0-9a-f]{64}", plain) else ""
 
 
 def _check_self_contained(path: Path, href: str) -> None:
@@ -209,17 +198,6 @@ def _check_self_contained(path: Path, href: str) -> None:
             f"asset {unsigned(href)} is XML that points to other files, such as a VRT; "
             "put the files themselves into the catalog"
         )
-
-
-def _web_size(href: str) -> int:
-    seen = counting()
-
-    def attempt(address: str) -> int:
-        answer = ask(Question(href=address, method="HEAD", allowed=_NO_HEAD), seen)
-        length = answer.headers.get("Content-Length", "")
-        return int(length) if length.isdigit() and answer.status not in _NO_HEAD else -1
-
-    return ask_signed(href, attempt, seen)
 
 
 def _hash(text: str) -> str:

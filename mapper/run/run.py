@@ -1,15 +1,12 @@
 """A run: plan every city, carry out what the ledger lacks, publish, report."""
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mapper
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
@@ -18,7 +15,6 @@ from mapper.errors import (
     MapperError,
     ModelError,
     NothingFoundError,
-    PartlyDoneError,
     RecipeError,
 )
 from mapper.events import Event, Listener, ignore
@@ -26,23 +22,22 @@ from mapper.inference.card import load_card
 from mapper.inference.devices import DeviceChoice
 from mapper.inference.memory import check_memory
 from mapper.inference.probe import Wishes, choose
-from mapper.product.item import index_feature, run_collection
 from mapper.recipe import Recipe, load_recipe
 from mapper.run.city import CityJob
 from mapper.run.cluster import NET, open_cluster, worker_memory
 from mapper.run.estimate import estimate_city
 from mapper.run.execute import Execution
-from mapper.run.layout import PROBES, all_versions
+from mapper.run.layout import PROBES
 from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
 from mapper.run.maps import coding_of
+from mapper.run.masker import masks_of
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
+from mapper.run.report import CityResult, RunReport, write_overview
 from mapper.run.terms import check_known_terms
-from mapper.store.files import write_json
 
 DEFAULT_RECIPE = "spectral-10m"
-_REPORTED = ("numpy", "rasterio", "zarr", "onnxruntime-gpu", "onnxruntime", "pyproj", "distributed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,50 +64,6 @@ class RunOptions:
     net_workers: bool = False
     """Read archives on workers that offer the Dask resource NET alone."""
     device: DeviceChoice = "auto"
-
-
-@dataclass(slots=True)
-class CityResult:
-    """How a city ended."""
-
-    slug: str
-    name: str
-    state: str
-    """`published`, `finished` before, `unchanged`, `planned`, `nothing found` or `failed`."""
-    reason: str = ""
-    product: str = ""
-    """Folder of the product, relative to the run's."""
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def good(self) -> bool:
-        """True where nothing went wrong."""
-        return self.state not in {"nothing found", "failed"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
-    """How a run ended."""
-
-    results: tuple[CityResult, ...]
-    seconds: float
-    out: Path
-
-    def check(self) -> None:
-        """Raise what the exit code says.
-
-        Raises: NothingFoundError where no city has a scene; PartlyDoneError where some cities
-            are mapped and others are not; MapperError where none is.
-        """
-        bad = [r for r in self.results if not r.good]
-        if not bad:
-            return
-        told = bad[0].reason if len(bad) == 1 else ", ".join(r.name for r in bad)
-        if all(r.state == "nothing found" for r in self.results):
-            raise NothingFoundError(f"nothing found for any city: {told}")
-        if len(bad) < len(self.results):
-            raise PartlyDoneError(f"{len(bad)} of {len(self.results)} cities not mapped: {told}")
-        raise MapperError(f"no city was mapped: {told}")
 
 
 def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
@@ -155,6 +106,7 @@ def make_request(options: RunOptions, writing: bool = True) -> RunRequest:
         refresh=options.refresh,
         trust_model=options.trust_model,
         allow_missing=options.allow_missing,
+        masks=masks_of(recipe, options.trust_model, kept),
     )
 
 
@@ -237,7 +189,7 @@ def run(
         seconds = round(time.monotonic() - began, 3)
         report = RunReport(results=tuple(results), seconds=seconds, out=request.out)
         if todo or lost:
-            _write_overview(request, report)
+            write_overview(request, report)
     return report
 
 
@@ -324,77 +276,3 @@ def _result(job: CityJob, listener: Listener) -> CityResult:
     message = f"{result.state} {result.product}{result.reason}"
     listener(Event(kind="city", state=state, city=job.slug, message=message))
     return result
-
-
-def _write_overview(request: RunRequest, report: RunReport) -> None:
-    """Collection, index and report over everything that is published in the folder."""
-    newest: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
-    statistics: dict[str, dict[str, Any]] = {}
-    for version in all_versions(request.out):
-        if (version.state() or {}).get("finished"):
-            path = str((version.product_folder / "item.json").relative_to(request.out))
-            item: dict[str, Any] = read_item(version)
-            newest[version.slug, version.product] = (path, item)
-            statistics[path] = _areas(version.product_folder / "statistics.json")
-    items = dict(newest.values())
-    if items:
-        licenses = [item["properties"]["license"] for item in items.values()]
-        collection = run_collection(items, "Maps of cities", licenses)
-        write_json(request.out / "collection.json", collection)
-        features = [index_feature(i, p, statistics[p]) for p, i in sorted(items.items())]
-        index = {"type": "FeatureCollection", "features": features}
-        write_json(request.out / "index.geojson", index)
-    write_json(request.out / "report.json", _report(request, report))
-
-
-def _areas(path: Path) -> dict[str, Any]:
-    import json
-
-    content = json.loads(path.read_text(encoding="utf-8"))
-    areas = {f"{row['name']}_km2": row["km2"] for row in content["classes"]}
-    return {"area_km2": content["area_km2"], "mapped_share": content["mapped_share"], **areas}
-
-
-def _report(request: RunRequest, report: RunReport) -> dict[str, Any]:
-    """What was done, when, with what; the time, host and cost fields are under `run`."""
-    return {
-        "recipe": {
-            "name": request.recipe.name,
-            "sha256": request.recipe.digest,
-            "license": request.recipe.license,
-            "use": request.recipe.use,
-        },
-        "attributions": sorted(
-            {x for r in report.results for x in r.facts.get("terms", {}).get("attributions", [])}
-        ),
-        "model": {"name": request.card.name, "sha256": request.card.sha256},
-        "inference": request.inference.to_dict(),
-        "period": request.period.interval,
-        "cities": [
-            {
-                "slug": r.slug,
-                "name": r.name,
-                "state": r.state,
-                "reason": r.reason,
-                "product": r.product,
-                **{name: fact for name, fact in r.facts.items() if name != "reads"},
-            }
-            for r in report.results
-        ],
-        "run": {
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "seconds": report.seconds,
-            "reads": {r.slug: r.facts["reads"] for r in report.results if "reads" in r.facts},
-            "software": {"mapper": mapper.__version__, **_versions()},
-        },
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _REPORTED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -39,6 +39,25 @@ Ingested = Mapping[tuple[str, TileKey], Entry]
 Predicted = Mapping[tuple[str, TileKey], Entry]
 """Per map part and tile."""
 
+# which scenes there are says all that a source's choice of them could
+_CHOICE = {
+    "catalog",
+    "collections",
+    "optional",
+    "months",
+    "every",
+    "failure_budget",
+    "license",
+    "attribution",
+    "terms_url",
+    "tiles",
+    "scenes_per_tile",
+    "max_cloud_cover",
+    "platforms",
+    "orbit_state",
+    "ignore_period",
+}
+
 
 # not slotted: the parts are worked out once and kept
 @dataclass(frozen=True)
@@ -78,14 +97,11 @@ class CitySteps:
         """One tile of one cube part."""
         source, items = part.source, part.scenes[tile]
         seen = {i["id"]: inspections[part.arrays][i["id"]] for i in items}
-        # which scenes there are says all that a source's choice of them could
-        choice = {"catalog", "collections", "optional", "months", "every", "failure_budget"}
-        choice |= {"license", "attribution", "terms_url", "tiles"}
         components = {
             "scenes": {
                 i["id"]: digest_of(scene_components(i, source, seen[i["id"]])) for i in items
             },
-            "recipe": digest_of(source.model_dump(mode="json", exclude=choice)),
+            "recipe": digest_of(source.model_dump(mode="json", exclude=_CHOICE)),
             "pixels_version": PIXELS_VERSION[source.kind],
         }
         masker = self.plan.request.masks.get(part.arrays)

@@ -100,6 +100,7 @@ def _put_in_place(attempt: Path, final: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             return
+    raise OSError(f"{final.name} is being written by others")
 
 
 def _checksums(folder: Path) -> dict[str, str]:

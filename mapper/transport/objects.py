@@ -27,6 +27,7 @@ from mapper.transport.web import Question, ask
 
 T = TypeVar("T")
 _YES = frozenset({"1", "true", "yes", "on", "requester"})
+_NO = frozenset({"0", "false", "no", "off"})
 _OTHER_CREDENTIALS = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
@@ -76,17 +77,18 @@ class StoreFile:
         return self._ask(lambda store: _identity(obstore.head(store, self._key)), seen)
 
     def stream(self, sink: Callable[[bytes], object], seen: Traffic) -> Identity:
-        """The whole object, in parts; a part that fails is not repaired.
+        """The whole object, `piece_bytes` after `piece_bytes`; only a piece that fails is repeated.
 
-        Raises: PassingError, RefusedError, ReadError; `persist` is the caller's.
+        A request is small, because the store's timeout covers its whole body.
+
+        Raises: ReadError, also where the object is replaced meanwhile.
         """
-        seen.count_request()
-        with _Telling(self._shown):
-            answer = obstore.get(_store(self._href), self._key)
-            for part in answer.stream(min_chunk_size=1024 * 1024):
-                seen.count_body(len(part))
-                sink(bytes(part))
-            return _identity(answer.meta)
+        identity = self.head(seen)
+        seen.memory.check_identity(self._shown, identity)
+        step = current_policy().piece_bytes
+        for start in range(0, identity.size, step):
+            sink(self.piece(start, min(start + step, identity.size), seen))
+        return identity
 
     def _get(self, start: int, end: int, seen: Traffic) -> tuple[Identity, bytes]:
         def attempt(store: Any) -> tuple[Identity, bytes]:
@@ -109,10 +111,10 @@ class StoreFile:
         try:
             return persist(self._href, attempt, seen)
         except RefusedError as reason:
-            raise ReadError(refusal(self._href, reason)) from None
+            raise ReadError(_refusal(self._href, reason)) from None
 
 
-def refusal(href: str, reason: RefusedError) -> str:
+def _refusal(href: str, reason: RefusedError) -> str:
     """What to say when a store wants other credentials."""
     return (
         f"asset {unsigned(href)} is refused ({reason}); check the credentials in the environment "
@@ -188,9 +190,9 @@ def _made(
 def _s3(bucket: str, values: dict[str, str]) -> dict[str, Any]:
     """Settings of a bucket, as the AWS tools and GDAL name them in the environment."""
     config: dict[str, Any] = {}
-    endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL")
+    endpoint = _s3_endpoint(values)
     if endpoint:
-        config["endpoint"] = endpoint
+        config |= _s3_address(endpoint, bucket, values)
     if values.get("AWS_REQUEST_PAYER", "").lower() in _YES:
         config["request_payer"] = True
     config |= _s3_credentials(values)
@@ -200,6 +202,31 @@ def _s3(bucket: str, values: dict[str, str]) -> dict[str, Any]:
     return config | {"region": region or "us-east-1"}
 
 
+def _s3_endpoint(values: dict[str, str]) -> str:
+    """Address of the service; GDAL's variable names a host, and AWS_HTTPS how it is reached."""
+    named = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL")
+    host = values.get("AWS_S3_ENDPOINT", "").rstrip("/")
+    if named or not host or "://" in host:
+        return named or host
+    plain = values.get("AWS_HTTPS", "").lower() in _NO
+    return f"{'http' if plain else 'https'}://{host}"
+
+
+def _s3_address(endpoint: str, bucket: str, values: dict[str, str]) -> dict[str, Any]:
+    """Whether the bucket is a part of the host's name (`bucket.host`) or of the path.
+
+    As in GDAL, AWS_S3_ENDPOINT alone means the name, unless the bucket has a dot; as in the AWS
+    tools, AWS_ENDPOINT_URL alone means the path.
+    """
+    told = values.get("AWS_VIRTUAL_HOSTING", "").lower()
+    urls = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL")
+    virtual = told not in _NO if told else not urls and "." not in bucket
+    if not virtual:
+        return {"endpoint": endpoint}
+    way, _, host = endpoint.partition("://")
+    return {"endpoint": f"{way}://{bucket}.{host}", "virtual_hosted_style_request": True}
+
+
 def _s3_credentials(values: dict[str, str]) -> dict[str, Any]:
     no_sign = values.get("AWS_NO_SIGN_REQUEST", "").lower()
     if no_sign in _YES:
@@ -207,7 +234,7 @@ def _s3_credentials(values: dict[str, str]) -> dict[str, Any]:
     if values.get("AWS_ACCESS_KEY_ID") or any(map(values.get, _OTHER_CREDENTIALS)):
         return {}
     found = _shared_credentials(values)
-    if found or no_sign in {"no", "0", "false", "off"}:
+    if found or no_sign in _NO:
         return found  # told to sign: the store asks the machine it runs on for a role
     return {"skip_signature": True}
 

@@ -92,7 +92,7 @@ def _open_remote(
             _raise_failure(file)
             if damage:
                 raise _UndecodableError(f"asset {shown} cannot be read: {damage}; run again later")
-    except ReadError:
+    except BaseException:  # an interrupt leaves ranges behind that failed for good
         seen.memory.forget(shown, contents)
         raise
     finally:

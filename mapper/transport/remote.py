@@ -91,12 +91,16 @@ class Contents:
         return [self._slice(start, end) for start, end in spans]
 
     def unchecked(self, span: Span) -> bytes | None:
-        """Bytes that are all there, the first time that they are asked for here; else None."""
+        """Bytes that are all there and that nobody has called right yet; else None."""
         with self._lock:
             if span in self._checked or self._held.gaps(*span):
                 return None
-            self._checked.add(span)
         return self._slice(*span)
+
+    def passed(self, span: Span) -> None:
+        """The bytes are right. Only after their check: other readers go by it at once."""
+        with self._lock:
+            self._checked.add(span)
 
     def _want(self, spans: list[Span], seen: Traffic) -> None:
         """Have the bytes of spans come in, and wait for all of them."""

@@ -1,5 +1,6 @@
 """Signatures of Planetary Computer: one token a container, renewed in time and when refused."""
 
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,15 @@ _MARGIN = 90.0
 """Seconds before its end from which a token is not used any more."""
 _MOST = 64 * 1024
 _signing = threading.RLock()
+
+
+def _forget() -> None:
+    """A forked child may hold a lock whose thread it does not have."""
+    global _signing
+    _signing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def signed(href: str) -> str:

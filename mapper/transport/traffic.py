@@ -73,11 +73,6 @@ class Traffic:
 _current: ContextVar[Traffic | None] = ContextVar("traffic", default=None)
 
 
-def current_traffic() -> Traffic | None:
-    """The innermost block around this code, in this context."""
-    return _current.get()
-
-
 def counting() -> Traffic:
     """Where to count: the innermost block, or counts that nobody looks at."""
     return _current.get() or Traffic()

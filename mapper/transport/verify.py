@@ -20,7 +20,8 @@ from mapper.transport.spans import Span
 def find_damage(dataset: rasterio.DatasetReader, contents: Contents) -> str:
     """Which of the blocks that came in is not what was written; empty where none is.
 
-    Every block is looked at once. Masks inside the file are not looked at.
+    A block that was found right is not looked at again; one that is damaged is found by every
+    reader of the same contents. Masks inside the file are not looked at.
     """
     if dataset.driver not in {"GTiff", "COG"} or dataset.compression != Compression.deflate:
         return ""
@@ -34,6 +35,7 @@ def find_damage(dataset: rasterio.DatasetReader, contents: Contents) -> str:
                 zlib.decompress(body)
             except zlib.error as reason:
                 return f"its block at byte {block[0]} is damaged ({reason})"
+            contents.passed(block)
     return ""
 
 

@@ -26,6 +26,8 @@ from mapper.transport.tries import AbsentError, PassingError, RefusedError, retr
 
 _CHUNK = 256 * 1024
 _REDIRECTS = 5
+_SECRET_HEADERS = Retry.DEFAULT_REMOVE_HEADERS_ON_REDIRECT | {"Ocp-Apim-Subscription-Key"}
+"""Not sent on to another host."""
 _PROXY_NAMES = tuple(
     word
     for name in ("http", "https", "all", "no")
@@ -63,6 +65,8 @@ class Question:
 def ask(question: Question, seen: Traffic, sink: Callable[[bytes], object] | None = None) -> Answer:
     """Send one request and take its whole body, in parts to `sink` where there is one.
 
+    An OSError of the sink would pass for one of the connection: it has to raise something else.
+
     Raises: PassingError, RefusedError, AbsentError, ReadError as the answer is.
     """
     policy = current_policy()
@@ -93,7 +97,15 @@ def _send(question: Question, policy: NetworkPolicy) -> urllib3.BaseHTTPResponse
         href,
         headers=headers,
         timeout=Timeout(connect=policy.connect_s, read=policy.read_s),
-        retries=Retry(total=None, connect=0, read=0, status=0, other=0, redirect=_REDIRECTS),
+        retries=Retry(
+            total=None,
+            connect=0,
+            read=0,
+            status=0,
+            other=0,
+            redirect=_REDIRECTS,
+            remove_headers_on_redirect=_SECRET_HEADERS,
+        ),
         preload_content=False,
         decode_content=False,
     )

@@ -12,12 +12,20 @@ from mapper.transport.address import is_object, is_web, unsigned
 from mapper.transport.memory import Identity
 from mapper.transport.tokens import ask_signed
 from mapper.transport.traffic import Traffic, counting
-from mapper.transport.tries import PassingError, RefusedError, persist
+from mapper.transport.tries import PassingError
 from mapper.transport.web import Answer, Question, ask
 
-_SHA256 = "1220"
+SHA256 = "1220"
 """Head of a multihash of SHA-256 in hex: its code and its length of 32 bytes."""
 _NO_HEAD = frozenset({405, 501})
+
+
+class _SinkError(Exception):
+    """The disk refused, told apart from a broken connection, which is an OSError as well."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 def fetch(href: str) -> bytes:
@@ -27,7 +35,7 @@ def fetch(href: str) -> bytes:
     """
     seen = counting()
     if is_web(href):
-        return ask_signed(href, lambda address: ask(Question(href=address), seen), seen).body
+        return ask_signed(href, lambda address: _whole(href, address, seen), seen).body
     parts: list[bytes] = []
     _stream(href, parts.clear, parts.append, seen)
     return b"".join(parts)
@@ -39,10 +47,11 @@ def copy_file(href: str, path: Path | str, expected: str = "") -> None:
     `expected` is a STAC `file:checksum`, a multihash in hex; only SHA-256 is checked, others are
     refused. Broken transfers begin anew.
 
-    Raises: ReadError where the size is not the one promised, or the checksum is another.
+    Raises: ReadError where the size is not the one promised, or the checksum is another; OSError,
+        without another try, where the disk refuses.
     """
     target = Path(path)
-    if expected and not (expected.startswith(_SHA256) and len(expected) == len(_SHA256) + 64):
+    if expected and not (expected.startswith(SHA256) and len(expected) == len(SHA256) + 64):
         raise ReadError(
             f"asset {unsigned(href)} has the checksum {expected!r}, which is not SHA-256 "
             "(1220 and 64 hex digits); mend the catalog"
@@ -50,7 +59,7 @@ def copy_file(href: str, path: Path | str, expected: str = "") -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
-        found = _SHA256 + _write(href, part)
+        found = SHA256 + _write(href, part)
         if expected and found != expected.lower():
             raise ReadError(
                 f"asset {unsigned(href)} has the checksum {found}, its item promises {expected}; "
@@ -72,10 +81,16 @@ def _write(href: str, part: Path) -> str:
             state["digest"] = hashlib.sha256()
 
         def take(body: bytes) -> None:
-            file.write(body)
+            try:
+                file.write(body)
+            except OSError as reason:
+                raise _SinkError(reason) from reason
             state["digest"].update(body)
 
-        _stream(href, begin, take, counting())
+        try:
+            _stream(href, begin, take, counting())
+        except _SinkError as refused:
+            raise refused.reason from None
         file.flush()
         os.fsync(file.fileno())
     return state["digest"].hexdigest()
@@ -84,16 +99,22 @@ def _write(href: str, part: Path) -> str:
 def _stream(
     href: str, begin: Callable[[], Any], take: Callable[[bytes], Any], seen: Traffic
 ) -> None:
-    """All bytes of an asset, from the beginning again after `begin` where a transfer breaks."""
+    """All bytes of an asset, from the beginning again after `begin` where a transfer breaks.
+
+    `take` raises no OSError.
+    """
     if is_web(href):
 
         def attempt(address: str) -> None:
             begin()
-            _check_length(ask(Question(href=address), seen, take), seen)
+            _whole(href, address, seen, take)
 
         ask_signed(href, attempt, seen)
     elif is_object(href):
-        _stream_object(href, begin, take, seen)
+        from mapper.transport.objects import StoreFile
+
+        begin()
+        StoreFile(href).stream(take, seen)
     else:
         begin()
         try:
@@ -104,37 +125,45 @@ def _stream(
             raise _no_file(href, reason) from reason
 
 
-def _check_length(answer: Answer, seen: Traffic) -> None:
-    """Refuse an answer of which nothing tells whether it is whole."""
+def _whole(
+    href: str, address: str, seen: Traffic, sink: Callable[[bytes], Any] | None = None
+) -> Answer:
+    answer = ask(Question(href=address), seen, sink)
+    check_whole(answer, href)
+    return answer
+
+
+def check_whole(answer: Answer, href: str) -> None:
+    """Refuse an answer that is not the file itself, or of which nothing tells whether it is whole.
+
+    Raises: PassingError where it is another status than 200 or has no length; ReadError where it
+        is encoded, since nothing here decodes it.
+    """
     if answer.status != 200:
         raise PassingError(f"its host answers {answer.status}")
+    encoding = answer.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise ReadError(f"asset {unsigned(href)} is sent {encoding} encoded; mend its server")
     chunked = answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
     if "Content-Length" not in answer.headers and not chunked:
         raise PassingError("its host does not say how long it is")
 
 
-def _stream_object(
-    href: str, begin: Callable[[], Any], take: Callable[[bytes], Any], seen: Traffic
-) -> None:
-    from mapper.transport.objects import StoreFile, refusal
+def size_of(href: str) -> int:
+    """Bytes of an asset, as its host tells; -1 where it does not.
 
-    def attempt() -> None:
-        begin()
-        count = 0
+    Raises: ReadError where there is no such file or the server refuses.
+    """
+    if is_web(href):
+        return _head(href).size
+    if is_object(href):
+        from mapper.transport.objects import StoreFile
 
-        def counted(body: bytes) -> None:
-            nonlocal count
-            count += len(body)
-            take(body)
-
-        identity = StoreFile(href).stream(counted, seen)
-        if count != identity.size:
-            raise PassingError(f"its host sends {count} of {identity.size} bytes")
-
+        return StoreFile(href).head(counting()).size
     try:
-        persist(href, attempt, seen)
-    except RefusedError as reason:
-        raise ReadError(refusal(href, reason)) from None
+        return Path(href).stat().st_size
+    except OSError as reason:
+        raise _no_file(href, reason) from reason
 
 
 def fingerprint(href: str) -> str:

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+import re
 
+import numpy as np
 import pytest
 from shapely.geometry import box, mapping
 
@@ -10,6 +12,7 @@ from mapper.catalog.baselines import acquisition, newest_baselines
 from mapper.catalog.items import SUPERSEDED_BY, freeze, thaw
 from mapper.catalog.observation import datatake
 from mapper.catalog.search import search_source
+from mapper.catalog.sentinel2 import baseline_of, mgrs_tile
 from mapper.catalog.source import Period
 from mapper.recipe import Bands, Sentinel2Source
 from tests.catalog.test_search import A
@@ -114,3 +117,58 @@ def test_recorded_items_name_their_acquisition(recorded):
         take = again["properties"]["s2:datatake_id"]
         again["properties"]["s2:datatake_id"] = take[: take.rindex("_N")] + "_N99.99"
         assert newest_baselines([item, again])[1] == {item["id"]: "again"}
+
+
+def reprocessed(item, seconds, baseline, **changes):
+    """The same scene processed again: another sequence, another baseline, a time nearby."""
+    again = copy.deepcopy(item)
+    again["id"] = item["id"].replace("_0_L2A", "_1_L2A")
+    own = again["properties"]
+    own["datetime"] = str(np.datetime64(own["datetime"].rstrip("Z")) + np.timedelta64(seconds, "s"))
+    own["datetime"] += "Z"
+    own["created"] = "2020-01-01T00:00:00Z"
+    return again | {"properties": own | {"sentinel2:processing_baseline": baseline} | changes}
+
+
+@pytest.mark.archive
+def test_a_real_item_without_datatake_gives_way_to_its_newer_version(recorded):
+    """Only `sentinel2:processing_baseline`, and times of the granules differ by seconds."""
+    (item,) = [i for i in recorded("sentinel-2-l2a") if i["id"] == "S2B_5CNL_20221009_0_L2A"]
+    again = reprocessed(item, 7, "05.10")
+    assert used(item, again) == ([again["id"]], {item["id"]: again["id"]})
+    named = reprocessed(item, 7, "05.10", **{
+        "grid:code": "MGRS-05CNL", "s2:datatake_id": "GS2B_20221009T162421_029209_N05.10",
+    })  # fmt: skip
+    assert used(item, named) == ([named["id"]], {item["id"]: named["id"]})
+    later = reprocessed(item, 6000, "05.10")
+    assert used(item, later) == ([item["id"], later["id"]], {})
+
+
+@pytest.mark.archive
+def test_version_0_items_are_known_by_their_products(recorded):
+    found = [
+        i for i in recorded("sentinel-s2-l2a-cogs") if "sentinel:product_id" in i["properties"]
+    ]
+    assert found
+    assert newest_baselines(found) == (found, {})
+    for item in found:
+        name = item["properties"]["sentinel:product_id"]
+        newer = re.sub(r"_N\d{4}_", "_N0500_", name)
+        again = reprocessed(item, 9, "05.00", **{"sentinel:product_id": newer})
+        assert used(again, item) == ([again["id"]], {item["id"]: again["id"]})
+        take = re.sub(r"L2A_\d{8}T\d{6}", "L2A_20180101T101010", newer)
+        other = reprocessed(item, 9, "05.00", **{"sentinel:product_id": take})
+        assert used(item, other) == ([item["id"], other["id"]], {})
+
+
+@pytest.mark.archive
+@pytest.mark.parametrize(
+    "collection", ["sentinel-2-l2a", "sentinel-2-c1-l2a", "sentinel-s2-l2a-cogs"]
+)
+def test_recorded_scenes_say_their_pass(recorded, collection):
+    for item in recorded(collection):
+        bare = not baseline_of(item)
+        known = acquisition(item)
+        assert (known is None) == (bare or mgrs_tile(item) == item["id"]), item["id"]
+        if item["properties"].get("s2:datatake_id"):
+            assert known.take == item["properties"]["s2:datatake_id"][5:20]

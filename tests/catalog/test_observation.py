@@ -5,7 +5,13 @@ import random
 
 import pytest
 
-from mapper.catalog.observation import datatake, epsg_of, group_observations, orbit_state
+from mapper.catalog.observation import (
+    azimuth_of,
+    datatake,
+    epsg_of,
+    group_observations,
+    orbit_state,
+)
 
 
 def granule(name, take="T1", epsg=32632, when="2022-05-01T10:00:00Z", platform="sentinel-2a"):
@@ -82,6 +88,22 @@ def test_old_and_new_projection_properties(properties, epsg):
 )
 def test_an_orbit_is_ascending_descending_or_unknown(state, expected):
     assert orbit_state({"properties": {"sat:orbit_state": state}}) == expected
+
+
+@pytest.mark.parametrize(
+    ("properties", "azimuth"),
+    [
+        ({"view:sun_azimuth": 147.5}, 147.5),
+        ({"s2:mean_solar_azimuth": -10}, 350.0),
+        ({"eo:sun_azimuth": 360}, 0.0),
+        ({"view:sun_azimuth": float("nan"), "eo:sun_azimuth": 12}, 12.0),
+        ({"view:sun_azimuth": "147.5"}, None),
+        ({"view:sun_azimuth": None, "s2:mean_solar_azimuth": True}, None),
+        ({}, None),
+    ],
+)
+def test_the_suns_azimuth_under_any_of_its_names(properties, azimuth):
+    assert azimuth_of({"properties": properties}) == azimuth
 
 
 @pytest.mark.archive

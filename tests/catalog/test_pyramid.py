@@ -22,6 +22,7 @@ from mapper.area.grid import Grid, PixelBox
 from mapper.catalog.bands import find_band
 from mapper.catalog.pyramid import WORKERS, open_pyramid, permit, pyramid_fingerprint
 from mapper.catalog.tilecatalog import TileCatalog, href_of, tiles_over, xyz_level
+from mapper.catalog.tilefetch import fetch_tile
 from mapper.catalog.tilestore import KeptTiles
 from mapper.cube import warp
 from mapper.errors import CatalogError, ReadError
@@ -46,8 +47,11 @@ class Quick:
     def __init__(self):
         self.asked = []
 
-    def wait(self, per_second):
+    def agree(self, per_second):
         self.asked.append(per_second)
+
+    def wait(self):
+        pass
 
 
 @pytest.fixture
@@ -218,7 +222,6 @@ def test_any_window_is_a_part_of_the_whole(row, col, height, width, shrink):
     whole = whole.transpose(2, 0, 1)
     height, width = min(height, 1024 - row), min(width, 1024 - col)
     pyramid = opened(service, lambda href: ramps(href.partition(":1/")[2])[1])
-    pyramid._limiter = Quick()
     window = Window(col, row, width, height)
     expected = whole[:, row : row + height, col : col + width]
     np.testing.assert_array_equal(pyramid.read(window=window), expected)
@@ -251,7 +254,6 @@ def test_rows_counted_from_the_south():
     asked = []
     service = service_at("https://tiles.example", url="https://tiles.example/{z}/{x}/{-y}", zoom=3)
     pyramid = opened(service, lambda href: asked.append(href) or b"")
-    pyramid._limiter = Quick()
     pyramid.read(window=Window(5 * 256, 1 * 256, 10, 10))
     assert asked == ["https://tiles.example/3/5/6"]
 
@@ -316,6 +318,17 @@ def test_a_wrong_tile_is_named_without_the_key(serve_tiles, quick, monkeypatch, 
     assert "hush" not in message
 
 
+def test_a_tile_that_is_none_is_asked_for_again(serve_tiles, quick):
+    answers = [HOSTILE["cut off"][0], encoded(ramp(0, 1))]
+    base, log = serve_tiles(lambda path: (200, answers[min(len(log), 2) - 1]))
+    pyramid, window = opened(service_at(base, zoom=3)), Window(0, 256, 9, 9)
+    with pytest.raises(ReadError, match="no whole"):
+        pyramid.read(window=window)
+    expected = ramp(0, 1)[:9, :9].transpose(2, 0, 1)
+    np.testing.assert_array_equal(pyramid.read(window=window), expected)
+    assert len(log) == 2
+
+
 def test_the_key_is_nowhere_but_in_the_request(serve_tiles, quick, monkeypatch, caplog):
     caplog.set_level(logging.DEBUG, "mapper")
     base, log = serve_tiles(lambda path: (500, b"no"))
@@ -344,7 +357,8 @@ def test_the_key_is_nowhere_but_in_the_request(serve_tiles, quick, monkeypatch, 
 
 def test_the_rate_holds_for_the_host_over_pyramids_and_threads(serve_tiles):
     base, log = serve_tiles(lambda path: (404, b""))
-    pyramids = [opened(service_at(base, zoom=3, requests_per_second=20)) for _ in range(2)]
+    service = service_at(base, zoom=3, requests_per_second=20)
+    pyramids = [opened(service, fetch_tile) for _ in range(2)]
     windows = [Window(0, 0, 1024, 512), Window(1024, 0, 1024, 512)]
     threads = [
         threading.Thread(target=p.read, args=(1, w)) for p, w in zip(pyramids, windows, strict=True)

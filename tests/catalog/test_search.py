@@ -3,11 +3,14 @@
 import itertools
 import random
 
+import numpy as np
 import pytest
+import shapely
 from pyproj import Transformer
 from shapely.geometry import Point, box, mapping
 
-from mapper.area.grid import WGS84, Grid, project
+from mapper.area.grid import WGS84, Grid, cells_of, project
+from mapper.catalog.footprint import lonlat
 from mapper.catalog.observation import epsg_of
 from mapper.catalog.search import (
     FootprintTest,
@@ -284,22 +287,55 @@ def test_boxes_hold_every_tile_across_the_antimeridian(lat, zone, chosen):
             assert any(b[0] <= lon <= b[2] and b[1] <= lat_ <= b[3] for b in boxes), (key, lon)
 
 
-def test_a_box_elsewhere_is_the_tiles_bounds():
+def test_a_box_elsewhere_is_the_tiles_bounds_and_the_slack():
     (one,) = lonlat_boxes([A, B])
-    west = lonlat_boxes([A])[0]
-    east = lonlat_boxes([B])[0]
-    assert one == (
-        min(west[0], east[0]),
-        min(west[1], east[1]),
-        max(west[2], east[2]),
-        max(west[3], east[3]),
-    )
+    bounds = shapely.union_all([lonlat(A), lonlat(B)]).bounds
+    assert one == pytest.approx(np.add(bounds, (-0.01, -0.01, 0.01, 0.01)))
+    (wide,) = lonlat_boxes([A, B], 100)
+    kilometre = 1 / (111 * np.cos(np.radians(bounds[3])))
+    assert np.subtract(wide, one) == pytest.approx(kilometre * np.array([-1, -1, 1, 1]), rel=0.001)
+
+
+@pytest.mark.parametrize(("zone", "side"), [(1, -1), (60, 1)])
+@pytest.mark.parametrize("reach", [0, 200])
+def test_a_box_that_only_the_slack_takes_across_180_is_cut_there(zone, side, reach):
+    grid = Grid(epsg=32700 + zone, resolution=2, tile=256)
+    there = project(Point(side * 179.9999, -17).buffer(1e-6), WGS84, grid.crs).centroid
+    (first,) = grid.tiles_in(grid.box_of((there.x, there.y, there.x + 1, there.y + 1)))
+    row = (first.neighbour(0, -side * n) for n in range(3))
+    key = next(k for k in row if lonlat(k).bounds[2] - lonlat(k).bounds[0] < 180)
+    boxes = lonlat_boxes([key], reach)
+    assert all(-180 <= b[0] < b[2] <= 180 for b in boxes)
+    assert len(boxes) == 2
+    assert sum(b[2] - b[0] for b in boxes) < 0.1
+
+
+@pytest.mark.parametrize("reach", [0, 60])
+def test_a_scene_beside_the_cell_is_found_whoever_asks(scene, opener, reach):
+    """The box that is searched holds all that the footprint test would accept."""
+    (cell,) = cells_of([A])
+    tile = max((A.neighbour(n, 0) for n in range(4)), key=lambda k: lonlat(k).bounds[2])
+    _, south, _, north = lonlat(tile).bounds
+    beside, inside = scene("beside", [A]), scene("inside", [A])
+    start = lonlat(cell).bounds[2] + (0.012 if reach else 0.004)
+    ground = box(start, south - 0.1, start + 0.2, north + 0.1)
+    beside |= {"geometry": mapping(ground), "bbox": list(ground.bounds)}
+    inside |= {"geometry": mapping(ground.buffer(1)), "bbox": list(ground.buffer(1).bounds)}
+    asked = recipe(s2=S2)
+
+    def of_tile(*tiles):
+        found = search_city(asked, tiles, YEAR, opener(beside, inside), lambda _: reach)["s2"]
+        return [i["id"] for i in FootprintTest([tile], reach).by_tile(found.items)[tile]]
+
+    alone = of_tile(tile)
+    assert alone == ["beside", "inside"]
+    assert of_tile(tile, tile.neighbour(0, 1)) == alone
 
 
 def test_a_footprint_that_is_a_little_too_small_still_counts(scene):
     """Published footprints are simplified by some hundred metres."""
     beside = scene("x", [A])
-    _, south, east, north = lonlat_boxes([A])[0]
+    _, south, east, north = lonlat(A).bounds
     beside["geometry"] = mapping(box(east + 0.005, south, east + 0.1, north))
     assert FootprintTest([A]).touches(beside)
     beside["geometry"] = mapping(box(east + 0.02, south, east + 0.1, north))

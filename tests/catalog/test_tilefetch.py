@@ -1,6 +1,9 @@
 """Tiles over the room of the network: what is no tile, what is tried again, and how fast."""
 
+import contextlib
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -17,6 +20,7 @@ from mapper.errors import ReadError
 from mapper.recipe.tiles import TileService
 from mapper.transport.traffic import traffic
 from tests.tileserver import tile_server
+from tests.transport.hostile import Faults, raw_server, serving
 
 KEY = "hush/hush=1"
 
@@ -69,13 +73,50 @@ def test_an_answer_gets_better():
 
 def test_repetitions_keep_the_rate_that_first_requests_have():
     with tile_server(lambda path: (500, b"no")) as (base, log):
-        limiter_of(base.removeprefix("http://")).wait(20)
+        limiter_of(base.removeprefix("http://")).agree(20)
         with pytest.raises(ReadError):
             fetch_tile(f"{base}/3/0/0.jpg")
     times = np.array([when for _, when in log])
     assert len(times) == 6
-    assert np.diff(times[1:]).min() > 0.04
+    assert np.diff(times).min() > 0.04
     assert times[-1] - times[0] > 4.5 / 20
+
+
+def test_no_burst_follows_a_pause():
+    """The host asks for a pause; whoever waited meanwhile goes out at the rate, one by one."""
+    faults = Faults(status=429, times=1, after="seconds")
+    with serving({"/1.jpg": b"tile"}, faults) as server:
+        limiter_of(server.address.removeprefix("http://")).agree(25)
+        with ThreadPoolExecutor(9) as pool:
+            first = pool.submit(fetch_tile, f"{server.address}/1.jpg")
+            while not server.served.requests:
+                time.sleep(0.001)
+            time.sleep(0.05)
+            rest = [pool.submit(fetch_tile, f"{server.address}/1.jpg") for _ in range(8)]
+            assert {one.result() for one in (first, *rest)} == {b"tile"}
+    times = np.sort(server.served.times)
+    assert len(times) == 10
+    assert times[1] - times[0] > 0.9
+    assert np.diff(times).min() > 0.02, "25 a second are 40 ms"
+
+
+@pytest.mark.parametrize(
+    ("head", "says", "asked"),
+    [
+        ("", "does not say how long", 6),
+        ("Content-Encoding: gzip\r\nContent-Length: 4\r\n", "gzip encoded", 1),
+        ("Transfer-Encoding: chunked\r\n", "", 1),
+    ],
+)
+def test_a_tile_has_a_length_and_no_encoding(head, says, asked):
+    body = "4\r\ntile\r\n0\r\n\r\n" if "chunked" in head else "tile"
+    answer = f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n{body}"
+    with raw_server(answer.encode()) as (base, log):
+        with contextlib.ExitStack() as stack:
+            if says:
+                stack.enter_context(pytest.raises(ReadError, match=says))
+            assert fetch_tile(f"{base}/3/0/0.jpg") == b"tile"
+    assert len(log) == asked
 
 
 @pytest.mark.parametrize("status", [401, 403])

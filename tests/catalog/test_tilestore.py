@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from mapper.catalog.tilestore import KeptTiles, decode_tile
+from mapper.catalog.tilestore import KeptTiles, RateLimiter, decode_tile
 from mapper.errors import ReadError
 from tests.catalog.test_pyramid import encoded, ramp
 
@@ -100,7 +100,27 @@ def test_kept_tiles_are_bounded_and_forget_failures_and_age():
     time.sleep(0.06)
     take("b")
     assert asked[4:] == ["b"]
+    kept.drop("b", bytes(10))
+    take("b")
+    assert asked[5:] == [], "another content: it stays"
+    kept.drop("b", take("b"))
+    take("b"), take("b")
+    assert asked[5:] == ["b"]
+    kept.drop("none", b"")
     failing = KeptTiles()
     with pytest.raises(ReadError):
         failing.get("d", lambda: (_ for _ in ()).throw(ReadError("gone")))
     assert failing.get("d", lambda: b"back") == b"back"
+
+
+def test_the_lowest_rate_agreed_holds():
+    limiter = RateLimiter()
+    begin = time.monotonic()
+    limiter.wait(), limiter.wait()
+    assert time.monotonic() - begin < 0.02, "no rate was agreed"
+    for rate in (100, 20, 50):
+        limiter.agree(rate)
+    begin = time.monotonic()
+    for _ in range(3):
+        limiter.wait()
+    assert time.monotonic() - begin > 1.9 / 20

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from mapper.run.run import RunOptions, RunReport, run
+from mapper.run.report import RunReport
+from mapper.run.run import RunOptions, run
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 
 # where tiles of every size meet, on the border of zones 31 and 32

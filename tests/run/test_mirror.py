@@ -32,11 +32,11 @@ from mapper.catalog.sentinel2 import baseline_of, declared_offset, mgrs_tile
 from mapper.catalog.source import ItemList, Period, open_catalog
 from mapper.cli.mirror import add_mirror
 from mapper.errors import PartlyDoneError, ReadError, StoreError, UsageError
-from mapper.recipe import Sentinel2Source, load_recipe
+from mapper.recipe import SclMask, Sentinel2Source, load_recipe
 from mapper.run import mirrorwork
 from mapper.run.layout import PROBES
 from mapper.run.ledger import Ledger
-from mapper.run.mirror import MirrorOptions, MirrorReport, mirror
+from mapper.run.mirror import MirrorOptions, MirrorReport, difference, mirror
 from mapper.run.mirrorcatalog import item_path, keep_item, mirrored_item, write_catalog
 from mapper.run.mirrorfiles import (
     HeldFile,
@@ -48,7 +48,7 @@ from mapper.run.mirrorfiles import (
     sweep,
 )
 from mapper.run.mirrorplan import Wanted, check_sources, needed_hrefs
-from mapper.run.run import RunOptions, run
+from mapper.run.run import RunOptions, make_request, plan_run, run
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 from tests.schemas import faults, registry
 
@@ -640,6 +640,33 @@ def decisive(item: dict) -> list:
 def instant(item: dict) -> datetime:
     """A copy's time may be written with more digits."""
     return datetime.fromisoformat(moment(item).replace("Z", "+00:00"))
+
+
+def test_a_mirror_is_searched_as_far_around_the_tiles_as_its_archive_was(world, tmp_path):
+    options = options_for(world, str(world / "catalog.json"), tmp_path)
+    request = make_request(options.run, writing=False)
+    sources = {
+        n: s.model_copy(update={"mask": SclMask(dilate=200)}) if s.kind == "sentinel-2" else s
+        for n, s in request.recipe.sources.items()
+    }
+    request = replace(request, recipe=request.recipe.model_copy(update={"sources": sources}))
+    assert any(request.reach(c) > 0 for c in request.recipe.composites)
+    planning, judging = Boxes(world), Boxes(world)
+    (plan,), _ = plan_run(request, opener=lambda _: planning)
+    assert difference(plan, judging) == ""
+    assert judging.asked == planning.asked != []
+
+
+class Boxes:
+    """A catalog that remembers where it was searched."""
+
+    def __init__(self, world: Path) -> None:
+        self.catalog = open_catalog(str(world / "catalog.json"))
+        self.asked: list[tuple] = []
+
+    def search(self, collection: str, boxes: list, period: Period | None) -> Iterator[dict]:
+        self.asked.append((collection, *boxes))
+        return self.catalog.search(collection, boxes, period)
 
 
 def bands_of(item: dict) -> dict:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import re
+import socketserver
 import threading
 import time
 from collections import Counter
@@ -240,6 +241,22 @@ def _running(server):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def raw_server(answer):
+    """Answer every request with these bytes and hang up; yields the address and the requests."""
+    asked = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self):
+            lines = list(iter(lambda: self.rfile.readline().strip(), b""))
+            asked.append([line.decode() for line in lines])
+            self.wfile.write(answer)
+
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+    with _running(server):
+        yield f"http://127.0.0.1:{server.server_address[1]}", asked
 
 
 class _Proxy(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 import contextvars
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,8 +11,12 @@ import rasterio
 from rasterio.windows import Window
 
 from mapper.errors import ReadError
+from mapper.transport import verify
 from mapper.transport.opening import open_raster, reading
-from mapper.transport.traffic import current_traffic, traffic
+from mapper.transport.ranges import WebFile
+from mapper.transport.remote import Contents, RemoteFile
+from mapper.transport.traffic import Traffic, counting, traffic
+from mapper.transport.verify import find_damage
 from tests.transport.conftest import write_tiff
 from tests.transport.hostile import Faults, serving
 
@@ -117,11 +122,11 @@ def test_blocks_within_blocks_count_for_both_and_share_what_is_kept(tiff):
         reading(href, lambda data: data.read(1))
         before = outer.requests
         with traffic() as inner:
-            assert current_traffic() is inner
+            assert counting() is inner
             reading(href, lambda data: data.read(1))
             assert inner.requests == 0
             reading(href, lambda data: data.read())
-        assert current_traffic() is outer
+        assert counting() is outer
         assert outer.requests == before + inner.requests == server.served.requests
         assert outer.hosts == {server.address.removeprefix("http://")}
 
@@ -175,6 +180,49 @@ def test_damage_is_seen_wherever_it_is(place, pixels, tiff):
             reading(f"{server.address}/a.tif", lambda data: data.read(1))
         with pytest.raises(ReadError, match=r"damaged|IReadBlock"):
             first_band(f"{server.address}/a.tif")
+
+
+def test_damage_is_seen_by_every_reader_of_a_file(pixels):
+    """Two readers share the bytes: what one of them has begun to check is not yet right."""
+    body = bytearray(write_tiff(pixels[:1, :128, :128]))
+    body[-1] ^= 0xFF
+    with serving({"/a.tif": bytes(body)}) as server:
+        contents, seen = Contents(f"{server.address}/a.tif"), Traffic()
+        found = []
+        for _ in range(2):
+            file = RemoteFile("http://host/a.tif", contents, seen)
+            with rasterio.open("http://host/a.tif", opener=file) as data:
+                file.contents.read(0, len(body), seen)
+                found.append(find_damage(data, contents))
+    assert "is damaged" in found[0]
+    assert found[0] == found[1]
+
+
+def test_a_block_found_right_is_not_looked_at_again(pixels, monkeypatch):
+    body, looked = write_tiff(pixels[:1, :256, :128]), []
+    decompress = zlib.decompress
+    monkeypatch.setattr(verify.zlib, "decompress", lambda b: looked.append(b) or decompress(b))
+    with serving({"/a.tif": body}) as server, traffic():
+        for _ in range(2):
+            reading(f"{server.address}/a.tif", lambda data: data.read())
+    assert len(looked) == len(set(looked)) == 2
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, ValueError])
+def test_contents_are_forgotten_whatever_ended_the_reading(reason, tiff, monkeypatch):
+    """An interrupt in the middle of a range: that range failed for good in these contents."""
+    piece = WebFile.piece
+
+    def interrupted(self, start, end, seen):
+        monkeypatch.setattr(WebFile, "piece", piece)
+        raise reason
+
+    with serving({"/a.tif": tiff}) as server, traffic():
+        href = f"{server.address}/a.tif"
+        monkeypatch.setattr(WebFile, "piece", interrupted)
+        with pytest.raises((KeyboardInterrupt, ReadError)):
+            reading(href, lambda data: data.read(1))
+        assert reading(href, lambda data: data.read(1)).any()
 
 
 @pytest.mark.parametrize("checked", [True, False])

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from mapper.errors import ReadError
-from mapper.transport.objects import _s3_credentials, bucket_region
+from mapper.transport.objects import _s3, _s3_credentials, bucket_region
 from mapper.transport.opening import reading
 from mapper.transport.traffic import traffic
 from mapper.transport.tries import AbsentError
@@ -154,6 +154,81 @@ def test_a_store_that_refuses_or_is_ill(recorder, status, says, asked):
     assert server.served.requests == asked
     assert "s3://scenes/a.tif" in str(caught.value)
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_a_long_object_comes_in_pieces_and_a_broken_one_alone_again(recorder, tiff, tmp_path):
+    """The store's timeout covers a whole body: no body is longer than a piece."""
+    server, _ = recorder
+    server.faults.skip, server.faults.cut = 3, 1
+    copy_file("s3://scenes/a.tif", tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes() == tiff
+    starts = [start for _, start, _ in server.served.ranges]
+    step = 131072
+    assert starts == sorted([*range(0, len(tiff), step), 2 * step])
+    assert max(end - start for _, start, end in server.served.ranges) == step
+    server.served.ranges.clear()
+    server.faults.new_etag_from = server.served.requests + 4
+    with pytest.raises(ReadError, match="was replaced while it was read"):
+        fetch("s3://scenes/a.tif")
+    assert len(server.served.ranges) == 3
+
+
+def test_an_empty_object_is_empty(recorder, tiff, monkeypatch):
+    del tiff
+    with serving({"/scenes/none": b""}) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        assert fetch("s3://scenes/none") == b""
+
+
+def test_another_service_is_named_as_gdal_does(recorder, tiff, monkeypatch):
+    server, _ = recorder
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_S3_ENDPOINT", server.address.removeprefix("http://"))
+    monkeypatch.setenv("AWS_HTTPS", "NO")
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTING", "FALSE")
+    assert fetch("s3://scenes/a.tif") == tiff
+    assert set(server.served.by_path) == {"/scenes/a.tif"}
+
+
+@pytest.mark.parametrize(
+    ("values", "endpoint", "virtual"),
+    [
+        ({}, None, None),
+        ({"AWS_S3_ENDPOINT": "h:1", "AWS_VIRTUAL_HOSTING": "FALSE"}, "https://h:1", None),
+        (
+            {"AWS_S3_ENDPOINT": "h", "AWS_VIRTUAL_HOSTING": "NO", "AWS_HTTPS": "NO"},
+            "http://h",
+            None,
+        ),
+        ({"AWS_S3_ENDPOINT": "h"}, "https://b.h", True),
+        ({"AWS_S3_ENDPOINT": "h", "AWS_VIRTUAL_HOSTING": "TRUE"}, "https://b.h", True),
+        ({"AWS_ENDPOINT_URL": "http://h:1"}, "http://h:1", None),
+        ({"AWS_ENDPOINT_URL": "http://h:1", "AWS_S3_ENDPOINT": "g"}, "http://h:1", None),
+        ({"AWS_ENDPOINT_URL": "http://h", "AWS_VIRTUAL_HOSTING": "YES"}, "http://b.h", True),
+    ],
+)
+def test_where_a_service_is_and_where_its_bucket(values, endpoint, virtual):
+    made = _s3("b", {"AWS_REGION": "r", "AWS_NO_SIGN_REQUEST": "YES", **values})
+    assert made.get("endpoint") == endpoint
+    assert made.get("virtual_hosted_style_request") == virtual
+    dotted = _s3("b.c", {"AWS_REGION": "r", "AWS_NO_SIGN_REQUEST": "YES", "AWS_S3_ENDPOINT": "h"})
+    assert dotted["endpoint"] == "https://h"
+
+
+def test_a_virtual_host_names_the_bucket_once(tiff, monkeypatch):
+    """By a proxy that plays the host `scenes.store.example`."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_S3_ENDPOINT", "store.example")
+    monkeypatch.setenv("AWS_HTTPS", "NO")
+    monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
+    monkeypatch.setenv("AWS_REGION", "r")
+    with serving({"/a.tif": tiff}) as server, forwarding() as (proxy, log):
+        log.known["scenes.store.example"] = server.address.removeprefix("http://")
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "")
+        assert fetch("s3://scenes/a.tif") == tiff
+        assert set(log.passed) == {"http://scenes.store.example/a.tif"}
 
 
 def test_credentials_are_found_where_the_tools_keep_them(tmp_path):

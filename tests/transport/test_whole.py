@@ -1,6 +1,9 @@
 """Whole files, fingerprints, addresses, the session, proxies and tokens."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -9,13 +12,16 @@ import pytest
 import requests
 
 from mapper.errors import ReadError
+from mapper.run import mirrorfiles
 from mapper.transport import tokens
 from mapper.transport.address import host_name, redact, scheme, unsigned
 from mapper.transport.opening import reading
 from mapper.transport.searching import retries, session
+from mapper.transport.traffic import counting
 from mapper.transport.tries import AbsentError, retry_after
-from mapper.transport.whole import copy_file, fetch, fingerprint
-from tests.transport.hostile import Faults, forwarding, serving
+from mapper.transport.web import Question, ask
+from mapper.transport.whole import copy_file, fetch, fingerprint, size_of
+from tests.transport.hostile import Faults, forwarding, raw_server, serving
 from tests.transport.test_faults import BLOBS, tokens_of  # noqa: F401
 
 BODY = bytes(range(256)) * 4000
@@ -93,6 +99,101 @@ def test_what_is_not_whole_is_not_copied(faults, expected, says, tmp_path):
         copy_file(f"{server.address}/a.tif", tmp_path / "a.tif", expected)
     assert (tmp_path / "a.tif").read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("faults", "says", "asked"),
+    [
+        ({"gzip": True}, "/a.tif is sent gzip encoded", 1),
+        ({"status": 203, "times": 9}, "answers 203", 6),
+    ],
+)
+def test_what_is_not_the_file_itself_is_neither_fetched_nor_copied(faults, says, asked, tmp_path):
+    with serving({"/a.tif": BODY}, Faults(**faults)) as server:
+        href = f"{server.address}/a.tif?sig=s3cr3t"
+        with pytest.raises(ReadError, match=says) as caught:
+            fetch(href)
+        assert "s3cr3t" not in str(caught.value)
+        assert server.served.requests == asked
+        server.served.requests = 0
+        with pytest.raises(ReadError, match=says):
+            copy_file(href, tmp_path / "a.tif")
+        assert server.served.requests == asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_without_a_length_is_not_fetched():
+    with (
+        raw_server(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhal") as (base, asked),
+        pytest.raises(ReadError, match="does not say how long"),
+    ):
+        fetch(f"{base}/a")
+    assert len(asked) == 6
+
+
+FULL = """
+import resource, sys
+from mapper.run.mirrorfiles import copy_asset
+from mapper.transport.whole import copy_file
+from mapper.errors import StoreError
+from pathlib import Path
+
+href, folder = sys.argv[1], Path(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+for copy, kind in ((copy_file, OSError), (copy_asset, StoreError)):
+    try:
+        copy(*((href, folder / "a.tif") if copy is copy_file else (folder, href)))
+    except kind as reason:
+        print(reason)
+"""
+
+
+@pytest.mark.parametrize("kind", ["web", "store"])
+def test_a_full_disk_is_no_fault_of_the_network(kind, tmp_path):
+    """Files of 1 MB where the system allows 0.3 MB."""
+    with serving({"/scenes/a.tif": BODY}) as server:
+        href = "s3://scenes/a.tif" if kind == "store" else f"{server.address}/scenes/a.tif"
+        names = {"AWS_ENDPOINT_URL": server.address, "AWS_NO_SIGN_REQUEST": "YES"}
+        names |= {"AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+        told = subprocess.run(
+            [sys.executable, "-c", FULL, href, str(tmp_path)],
+            env={**os.environ, **names}, check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        asked = server.served.requests
+    assert told.stdout.count("File too large") == 2, told
+    assert "could not be written" in told.stdout
+    assert asked == (2 if kind == "web" else 2 * 4), "one transfer each: nothing is tried again"
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_sizes(tmp_path):
+    with serving({"/a.tif": BODY}) as server:
+        assert size_of(f"{server.address}/a.tif") == len(BODY)
+        server.faults.no_head = True
+        assert size_of(f"{server.address}/a.tif") == len(BODY)
+        with pytest.raises(ReadError):
+            size_of(f"{server.address}/b.tif")
+        assert mirrorfiles.size_of(f"{server.address}/a.tif") == len(BODY)
+        assert mirrorfiles.size_of(f"{server.address}/b.tif") == -1
+    (tmp_path / "a.tif").write_bytes(b"123")
+    assert size_of(str(tmp_path / "a.tif")) == 3
+    with pytest.raises(ReadError, match="is not there"):
+        size_of(str(tmp_path / "b.tif"))
+    with raw_server(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n") as (base, _):
+        assert size_of(f"{base}/a.tif") == -1
+
+
+def test_a_subscription_key_stays_with_its_host():
+    """Sent on to an address of the same host, and to no other's."""
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+    with raw_server(body) as (far, asked):
+        moved = f"HTTP/1.1 302 Found\r\nLocation: {far}/b\r\nContent-Length: 0\r\n"
+        with raw_server(f"{moved}Connection: close\r\n\r\n".encode()) as (near, first):
+            headers = {"Ocp-Apim-Subscription-Key": "s3cr3t", "X-Plain": "1"}
+            assert ask(Question(href=f"{near}/a", headers=headers), counting()).body == b"ok"
+    assert "s3cr3t" in str(first)
+    assert "X-Plain" in str(asked)
+    assert "s3cr3t" not in str(asked)
 
 
 def test_fingerprints(tmp_path):
@@ -199,6 +300,25 @@ class TestTokens:
     )
     def test_other_hosts_get_none(self, href):
         assert tokens.signed(href) == href == tokens.resign(href)
+
+    def test_a_forked_child_can_sign_whatever_its_parent_does(self):
+        held, done = threading.Event(), threading.Event()
+
+        def sign():
+            with tokens._signing:
+                held.set()
+                done.wait(20)
+
+        thread = threading.Thread(target=sign)
+        thread.start()
+        held.wait(20)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if tokens._signing.acquire(timeout=2) else 1)
+        status = os.waitpid(child, 0)[1]
+        done.set()
+        thread.join()
+        assert status == 0
 
     def test_a_service_that_refuses_is_a_read_error(self, tokens_of):  # noqa: F811
         with serving({}) as server:

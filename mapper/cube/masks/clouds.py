@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapper.catalog.bands import Item
+from mapper.catalog.observation import azimuth_of
 from mapper.cube.masks.morphology import dilate, erode
 from mapper.cube.masks.protocol import Place
 from mapper.errors import CatalogError
@@ -28,7 +29,6 @@ from mapper.recipe.masks import CloudMask
 
 WATER = 6
 """Of Sentinel-2's scene classification."""
-_AZIMUTHS = ("view:sun_azimuth", "s2:mean_solar_azimuth", "eo:sun_azimuth")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,14 +115,13 @@ def sun_azimuth(item: Item) -> float:
 
     Raises: CatalogError where the item names none.
     """
-    for name in _AZIMUTHS:
-        value = item["properties"].get(name)
-        if isinstance(value, int | float) and math.isfinite(value):
-            return float(value) % 360
-    raise CatalogError(
-        f"item {item['id']} has no {_AZIMUTHS[0]}, so nobody knows where its shadows fall; "
-        "use a mask of kind scl"
-    )
+    azimuth = azimuth_of(item)
+    if azimuth is None:
+        raise CatalogError(
+            f"item {item['id']} has no view:sun_azimuth, so nobody knows where its shadows fall; "
+            "use a mask of kind scl"
+        )
+    return azimuth
 
 
 def _coarse(

@@ -28,8 +28,13 @@ class ReflectanceMean:
 
     def result(self) -> np.ndarray:
         """Mean of `shape`, uint16, halves rounded up; 0 where nothing was valid."""
-        count = np.maximum(self.count, 1).astype(np.uint64)
-        return ((2 * self._total.astype(np.uint64) + count) // (2 * count)).astype(np.uint16)
+        found = np.zeros(self._total.shape, dtype=np.uint16)
+        # a plane at a time: wide numbers of all bands at once would be most of a tile's memory
+        for place in np.ndindex(self._total.shape[:-2]):
+            count = np.maximum(self.count[place], 1).astype(np.uint64)
+            total = self._total[place].astype(np.uint64)
+            found[place] = (2 * total + count) // (2 * count)
+        return found
 
 
 class PowerMean:
