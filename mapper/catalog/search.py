@@ -213,7 +213,10 @@ def _at_other_times(
     nothing: SourceSearch, source: Source, catalog: Catalog, where: "_Where"
 ) -> SourceSearch:
     """A search that found nothing, with the account of what there is of other times."""
-    answer = where.sample(catalog, nothing.collection, where.boxes(source))
+    try:
+        answer = where.sample(catalog, nothing.collection, where.boxes(source))
+    except CatalogError:
+        return nothing
     told = _sifted(nothing.source, source, nothing.collection, answer, where)
     return replace(nothing, filters=told.filters, partly=answer.partly)
 

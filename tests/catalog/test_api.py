@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from mapper.area.grid import Grid
 from mapper.catalog.api import ApiCatalog
 from mapper.catalog.query import Period, PropertyFilter
 from mapper.catalog.search import search_source
@@ -117,6 +118,12 @@ def api():
 
             def keeps(self, asked, found):
                 if spoil == "mute" and ("filter" in asked or "query" in asked):
+                    return False
+                first, _, last = asked.get("datetime", "/").partition("/")
+                when = found["properties"]["datetime"]
+                if (first and when < first) or (last and when > last):
+                    return False
+                if found["collection"] not in asked.get("collections", "s2"):
                     return False
                 if "filter" in asked:
                     return cql2_keeps(asked["filter"], found)
@@ -248,3 +255,42 @@ def test_a_real_server_is_read_in_pages_of_ten(simulated):
     assert {i["id"] for i in answer.items if CLEAR.keeps(i)} == clear
     assert set(ids(answer.items)) == set(expected)
     assert (catalog.language, answer.asked) == ("", "")
+
+
+def source_of(*collections):
+    return Sentinel2Source(
+        kind="sentinel-2", catalog="c", collections=list(collections),
+        bands=Bands(required=["red"]), mask=None,
+    )  # fmt: skip
+
+
+KEY = Grid(epsg=32631, resolution=10, tile=512).key(100, 60)
+
+
+def test_an_empty_year_costs_one_page_of_the_others(api):
+    address, bodies = api([item(n) for n in range(35)])
+    years = Period.year(2019)
+    found = search_source("s", source_of("s2"), [KEY], years, lambda _: opened(address))
+    timeless = [b for b in bodies if "datetime" not in b]
+    assert [("at" in b, "filter" in b) for b in timeless] == [(False, False)]
+    assert found.items == ()
+    assert found.account.startswith("at least 10 found over the tiles, ")
+    assert f"the period {years.interval} removed" in found.account
+    few, _ = api([item(n) for n in range(4)])
+    found = search_source("s", source_of("s2"), [KEY], years, lambda _: opened(few))
+    assert found.account.startswith("4 found over the tiles, ")
+
+
+def test_other_years_are_not_asked_for_while_a_collection_has_items(api):
+    here = item(1)
+    del here["bbox"]
+    address, bodies = api([here])
+    found = search_source("s", source_of("s1", "s2"), [KEY], YEAR, lambda _: opened(address))
+    assert ids(found.items) == ["i001"]
+    assert all("datetime" in b for b in bodies)
+
+
+def test_other_years_that_cannot_be_told_do_not_stop_a_search(api):
+    address, _ = api([item(1) | {"assets": {"red": 7}}])
+    found = search_source("s", source_of("s2"), [KEY], Period.year(2019), lambda _: opened(address))
+    assert found.account == "0 found over the tiles"

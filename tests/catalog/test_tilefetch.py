@@ -111,11 +111,10 @@ def test_no_burst_follows_a_pause():
 def test_a_tile_has_a_length_and_no_encoding(head, says, asked):
     body = "4\r\ntile\r\n0\r\n\r\n" if "chunked" in head else "tile"
     answer = f"HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n{body}"
-    with raw_server(answer.encode()) as (base, log):
-        with contextlib.ExitStack() as stack:
-            if says:
-                stack.enter_context(pytest.raises(ReadError, match=says))
-            assert fetch_tile(f"{base}/3/0/0.jpg") == b"tile"
+    with raw_server(answer.encode()) as (base, log), contextlib.ExitStack() as stack:
+        if says:
+            stack.enter_context(pytest.raises(ReadError, match=says))
+        assert fetch_tile(f"{base}/3/0/0.jpg") == b"tile"
     assert len(log) == asked
 
 

@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
             first, last, status = int(asked[1]), min(int(asked[2]), len(body) - 1), 206
             with served.lock:
                 served.ranges.append((path, first, last + 1))
-        if first >= len(body):
+        if asked is not None and first >= len(body):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(body)}")
             self.send_header("Content-Length", "0")

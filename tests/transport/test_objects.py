@@ -18,7 +18,7 @@ from mapper.transport.opening import reading
 from mapper.transport.traffic import traffic
 from mapper.transport.tries import AbsentError
 from mapper.transport.whole import copy_file, fetch, fingerprint
-from tests.transport.hostile import serving
+from tests.transport.hostile import forwarding, serving
 
 ACCESS = {"AWS_ACCESS_KEY_ID": "me", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
 
