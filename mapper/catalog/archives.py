@@ -79,8 +79,6 @@ class Archive:
     collections: tuple[Collection, ...]
     hosts: tuple[str, ...] = ()
     """Further names under which it answers."""
-    access: str
-    """How its assets are reached."""
 
     def collection(self, name: str) -> Collection | None:
         """One of its collections; None where nothing is known of it."""
@@ -98,7 +96,6 @@ ARCHIVES = (
     Archive(
         name="Earth Search",
         address="https://earth-search.aws.element84.com/v1",
-        access="COGs over HTTPS without an account; s3:// assets need AWS keys, the requester pays",
         collections=(
             Collection(
                 id="sentinel-2-l2a", kind="sentinel-2", terms=SENTINEL, note=_OFFSET_REMOVED
@@ -125,7 +122,6 @@ ARCHIVES = (
     Archive(
         name="Planetary Computer",
         address="https://planetarycomputer.microsoft.com/api/stac/v1",
-        access="COGs over HTTPS with a token per container, which is fetched and renewed",
         collections=(
             Collection(
                 id="sentinel-2-l2a",
@@ -160,8 +156,6 @@ ARCHIVES = (
         name="Copernicus Data Space",
         address="https://stac.dataspace.copernicus.eu/v1",
         hosts=("catalogue.dataspace.copernicus.eu",),
-        access="s3://eodata at eodata.dataspace.copernicus.eu with keys of an account (AWS_S3_"
-        "ENDPOINT, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_VIRTUAL_HOSTING=FALSE)",
         collections=(
             Collection(id="sentinel-2-l2a", kind="sentinel-2", terms=SENTINEL, note=_JP2),
             Collection(id="cop-dem-glo-30-dged-cog", kind="elevation", terms=DEM_30, note=_SURFACE),

@@ -108,15 +108,6 @@ def _may_hold(asset: dict[str, Any], key: str, name: str) -> bool:
     return classed == (name == "classes")
 
 
-def need_band(item: Item, name: str) -> BandAsset:
-    """As `find_band`. Raises: CatalogError where the item lacks the band."""
-    band = find_band(item, name)
-    if band is None:
-        known = ", ".join(sorted(item.get("assets", {})))
-        raise CatalogError(f"item {item['id']} has no band {name!r}; its assets are {known}")
-    return band
-
-
 def _dicts(listed: Any) -> list[dict[str, Any]]:
     """The objects of a list; items before STAC 1.0 list numbers of bands instead."""
     return [one for one in listed or [] if isinstance(one, dict)]

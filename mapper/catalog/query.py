@@ -1,19 +1,33 @@
 """What a catalog is asked: where, when, and which properties; and how a server is told."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pystac.utils import make_absolute_href
 
 from mapper.catalog.bands import Item, cloud_cover, flat_bbox
 from mapper.catalog.observation import orbit_state
-from mapper.transport.address import unsigned
+from mapper.errors import CatalogError
+from mapper.transport.address import redact, unsigned
 
 Bbox = tuple[float, float, float, float]
 """West, south, east, north in EPSG:4326."""
+
+_SIGNATURES = frozenset(
+    {
+        *("sig", "se", "sp", "sv", "sr", "st", "spr", "sip", "ss", "srt"),
+        *("skoid", "sktid", "skt", "ske", "sks", "skv", "saoid", "suoid", "scid"),
+        *("expires", "signature", "key-pair-id", "policy", "awsaccesskeyid", "googleaccessid"),
+        *("token", "access_token"),
+    }
+)
+"""Names in lower case under which an address is signed: Azure, Amazon, Google and others."""
+_BESIDE = frozenset({"thumbnail", "overview", "metadata", "tiles"})
+_BESIDE_TYPES = ("image/png", "image/jpeg", "image/webp", "text/", "application/json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +152,13 @@ def touches(item: Item, boxes: Sequence[Bbox]) -> bool:
 
 
 def with_absolute_hrefs(item: Item, base: str) -> Item:
-    """The item with absolute, unsigned asset addresses and with its self link alone."""
+    """The item with absolute, unsigned asset addresses and with its self link alone.
+
+    Raises: CatalogError where two assets that hold data are then one address, since a query
+        said which is which.
+    """
     assets: dict[str, Any] = {}
+    full: dict[str, str] = {}
     for key, asset in item.get("assets", {}).items():
         href = asset.get("href", "")
         if "://" not in href and not Path(href).is_absolute() and base:
@@ -148,8 +167,47 @@ def with_absolute_hrefs(item: Item, base: str) -> Item:
         # most addresses carry neither a token nor a user, and there are dozens in an item
         kept["href"] = unsigned(href) if set("?#@;") & set(href) else href
         assets[key] = kept
+        full[key] = href
+    if any("?" in href for href in full.values()):
+        _check_apart(item, full)
     links = [link for link in item.get("links", []) if link.get("rel") == "self"]
     return item | {"assets": assets, "links": [_plain_link(link) for link in links]}
+
+
+def _check_apart(item: Item, full: Mapping[str, str]) -> None:
+    """Raises: CatalogError where the query says which file of several an asset is."""
+    told: dict[str, tuple[str, str]] = {}
+    for key, href in full.items():
+        if _is_beside_the_data(item["assets"][key]):
+            continue
+        other, selection = told.setdefault(unsigned(href), (key, _selection(href)))
+        if selection != _selection(href):
+            raise CatalogError(
+                f"item {item.get('id')}: the addresses of assets {other} and {key} differ only in "
+                f"the query of {redact(href)}, which is not kept, since tokens travel in queries; "
+                "use a catalog whose files have paths of their own"
+            )
+
+
+def _is_beside_the_data(asset: dict[str, Any]) -> bool:
+    """True for previews and descriptions, which services make by query and nobody reads."""
+    kind = str(asset.get("type") or "")
+    roles = asset.get("roles")
+    named = set(map(str, roles)) if isinstance(roles, list) else set()
+    return bool(named & _BESIDE) or kind.startswith(_BESIDE_TYPES)
+
+
+def _selection(href: str) -> str:
+    """What of a query chooses a file: all but the signature."""
+    if "?" not in href or "://" not in href:
+        return ""
+    pairs = parse_qsl(urlsplit(href).query, keep_blank_values=True)
+    chosen = [(n, v) for n, v in pairs if not _is_signature(n.lower())]
+    return urlencode(sorted(chosen))
+
+
+def _is_signature(name: str) -> bool:
+    return name in _SIGNATURES or name.startswith(("x-amz-", "x-goog-"))
 
 
 def _plain_link(link: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,7 @@ class _Telling:
         if isinstance(reason, (exceptions.NotFoundError, FileNotFoundError)):
             raise AbsentError(
                 f"asset {self._shown} is not there; mend the catalog or leave the scene out "
-                "(`on_read_error: skip`)"
+                "(`failure_budget`)"
             ) from None
         if isinstance(reason, (exceptions.PermissionDeniedError, PermissionError)):
             raise RefusedError("403") from None

@@ -80,7 +80,7 @@ def _refusal(href: str, status: str, renewed: bool) -> str:
     told = "with a new token too; " if renewed else ""
     return (
         f"asset {unsigned(href)} is refused ({status}): {told}check that it is open to you, "
-        "or leave the scene out (`on_read_error: skip`)"
+        "or leave the scene out (`failure_budget`)"
     )
 
 

@@ -106,7 +106,7 @@ def _check_patience(href: str, fault: PassingError, policy: NetworkPolicy) -> No
 def _gave_up(href: str, tries: int, fault: PassingError) -> str:
     return (
         f"asset {unsigned(href)} cannot be read: {fault} (tried {tries} times); run again later, "
-        "or leave the scene out (`on_read_error: skip`)"
+        "or leave the scene out (`failure_budget`)"
     )
 
 

@@ -153,7 +153,7 @@ def _check_status(question: Question, response: urllib3.BaseHTTPResponse) -> Non
     if status in {404, 410}:
         raise AbsentError(
             f"asset {shown} is not there ({status}); mend the catalog or leave the scene out "
-            "(`on_read_error: skip`)"
+            "(`failure_budget`)"
         )
     if status in {401, 403}:
         raise RefusedError(str(status))
@@ -163,7 +163,7 @@ def _check_status(question: Question, response: urllib3.BaseHTTPResponse) -> Non
         raise PassingError(f"its host answers {status}", after=after, hosts_fault=not asked)
     raise ReadError(
         f"asset {shown} answers {status}; mend the catalog or leave the scene out "
-        "(`on_read_error: skip`)"
+        "(`failure_budget`)"
     )
 
 

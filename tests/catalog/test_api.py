@@ -264,11 +264,15 @@ def source_of(*collections):
     )  # fmt: skip
 
 
+def anywhere(number):
+    return item(number) | {"bbox": None}
+
+
 KEY = Grid(epsg=32631, resolution=10, tile=512).key(100, 60)
 
 
 def test_an_empty_year_costs_one_page_of_the_others(api):
-    address, bodies = api([item(n) for n in range(35)])
+    address, bodies = api([anywhere(n) for n in range(35)])
     years = Period.year(2019)
     found = search_source("s", source_of("s2"), [KEY], years, lambda _: opened(address))
     timeless = [b for b in bodies if "datetime" not in b]
@@ -276,17 +280,22 @@ def test_an_empty_year_costs_one_page_of_the_others(api):
     assert found.items == ()
     assert found.account.startswith("at least 10 found over the tiles, ")
     assert f"the period {years.interval} removed" in found.account
-    few, _ = api([item(n) for n in range(4)])
+    few, _ = api([anywhere(n) for n in range(4)])
     found = search_source("s", source_of("s2"), [KEY], years, lambda _: opened(few))
     assert found.account.startswith("4 found over the tiles, ")
 
 
 def test_other_years_are_not_asked_for_while_a_collection_has_items(api):
-    here = item(1)
-    del here["bbox"]
-    address, bodies = api([here])
+    address, bodies = api([anywhere(1)])
     found = search_source("s", source_of("s1", "s2"), [KEY], YEAR, lambda _: opened(address))
     assert ids(found.items) == ["i001"]
+    assert all("datetime" in b for b in bodies)
+
+
+def test_nor_where_filters_took_all_items_of_the_year(api):
+    address, bodies = api([anywhere(1) | {"properties": item(1, 99)["properties"]}])
+    found = search_source("s", source_of("s2"), [KEY], YEAR, lambda _: opened(address))
+    assert "cloud cover above 60 % removed 1" in found.account
     assert all("datetime" in b for b in bodies)
 
 

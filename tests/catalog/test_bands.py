@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from mapper.catalog.bands import find_band, need_band
-from mapper.errors import CatalogError
+from mapper.catalog.bands import find_band
 
 OPTICAL = ("blue", "green", "red", "nir", "swir16", "scl")
 
@@ -310,8 +309,3 @@ def test_a_signed_address_is_found_unsigned():
     item = item_of(red={"href": "https://host/r.tif?sig=hidden&se=2030"})
     assert find_band(item, "red").href == "https://host/r.tif"
     assert "hidden" not in json.dumps(str(find_band(item, "red")))
-
-
-def test_a_band_that_is_needed_and_absent_is_an_error():
-    with pytest.raises(CatalogError, match="item one has no band 'nir'; its assets are red"):
-        need_band(item_of(red={"href": "/r.tif"}), "nir")

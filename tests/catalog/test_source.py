@@ -276,3 +276,45 @@ def test_the_real_static_catalog_opens(archive):
     assert [i["id"] for i in found] == ["S2_32TPS_20220612_bolzano"]
     for asset in found[0]["assets"].values():
         assert asset["href"].startswith(str(archive.resolve()))
+
+
+def two_assets(first, second, **more):
+    assets = {"red": {"href": first}, "nir": {"href": second, **more}}
+    return {"id": "one", "properties": {}, "bbox": [1, 2, 1, 2], "assets": assets}
+
+
+GET = "https://host/get"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (f"{GET}?file=B02", f"{GET}?file=hidden"),
+        (f"{GET}?file=B02&sig=1", f"{GET}?sig=hidden&file=hidden"),
+        (GET, f"{GET}?file=hidden"),
+        ("get?file=B02", "get?file=hidden"),
+    ],
+)
+def test_files_that_only_a_query_tells_apart_are_refused(first, second):
+    item = two_assets(first, second)
+    with pytest.raises(CatalogError, match=r"assets red and nir .*file=\*\*\*") as caught:
+        list(ItemList([item], "https://host/items.json").search("", [(0, 0, 3, 3)], None))
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "more"),
+    [
+        (f"{GET}?sig=1&se=2030&X-Amz-Date=5", f"{GET}?sig=2&SE=2031", {}),
+        (f"{GET}?a=1&b=2", f"{GET}?b=2&a=1", {}),
+        (f"{GET}/r?file=B02", f"{GET}/n?file=B03", {}),
+        (f"{GET}?file=B02", f"{GET}?file=B03", {"type": "image/png"}),
+        (f"{GET}?file=B02", f"{GET}?file=B03", {"roles": ["thumbnail"]}),
+    ],
+)
+def test_signatures_and_previews_do_not_make_one_file_two(first, second, more):
+    item = two_assets(first, second, **more)
+    (found,) = ItemList([item], "https://host/items.json").search("", [(0, 0, 3, 3)], None)
+    assert [a["href"] for a in found["assets"].values()] == [
+        h.partition("?")[0] for h in (first, second)
+    ]
