@@ -67,7 +67,8 @@ bench-search: $(VENV)/.installed-test
 
 # an hour; rivals have an environment of their own
 bench-ingest: build/bench-ingest-env/.installed
-	build/bench-ingest-env/bin/python -W ignore benchmarks/ingest.py
+	MAPPER_NETWORK__CHECK_BLOCKS=0 build/bench-ingest-env/bin/python -W ignore \
+	  benchmarks/ingest.py --scenes 12 --repeats 2 --places disk,50 --memory 20 100
 
 build/bench-ingest-env/.installed: requirements.lock benchmarks/requirements-ingest.txt
 	test -x build/bench-ingest-env/bin/python || $(PYTHON) -m venv build/bench-ingest-env

@@ -1,7 +1,7 @@
 """Footprints and tiles in EPSG:4326: which items can hold pixels of which tiles."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -51,9 +51,8 @@ class FootprintTest:
             tiles: which.
             reach: pixels around a tile that its masks look at.
         """
-        self._tiles = {key: lonlat(key) for key in tiles}
+        self._tiles = {key: _unwrapped(key) for key in tiles}
         self._slack = {key: _SLACK + _degrees(key, reach) for key in tiles}
-        self._wraps = any(g.bounds[2] - g.bounds[0] > 180 for g in self._tiles.values())
         shapely.prepare(list(self._tiles.values()))
 
     def touches(self, item: Item) -> bool:
@@ -79,14 +78,43 @@ class FootprintTest:
         }
 
     def _near(self, key: TileKey, grounds: NDArray[np.object_]) -> NDArray[np.bool_]:
-        if self._wraps:
-            return np.ones(len(grounds), dtype=bool)
         ground, slack = self._tiles[key], self._slack[key]
-        found = np.asarray(shapely.intersects(ground, grounds), dtype=bool)
-        # distances take far longer, and few footprints lie beside the tile and close to it
-        beside = np.flatnonzero(~found & _reach(ground, grounds, slack))
-        found[beside] = shapely.dwithin(ground, grounds[beside], slack)
+        found = _close(ground, grounds, slack)
+        # beside the antimeridian, what lies on its other side has longitudes of its own
+        for beyond, turn in (
+            (ground.bounds[2] + slack > 180, 360.0),
+            (ground.bounds[0] - slack < -180, -360.0),
+        ):
+            if beyond:
+                found |= _close(ground, shapely.transform(grounds, _turned(turn)), slack)
         return found
+
+
+def _turned(degrees: float) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Moves longitudes around the world."""
+    return lambda corners: corners + np.array([degrees, 0.0])
+
+
+def _unwrapped(key: TileKey) -> BaseGeometry:
+    """A tile's ground in EPSG:4326; east of 180 where it lies across the antimeridian."""
+    ground = lonlat(key)
+    if ground.bounds[2] - ground.bounds[0] <= 180:
+        return ground
+
+    def counted_on(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+        lon = np.where(corners[:, :1] < 0, corners[:, :1] + 360, corners[:, :1])
+        return np.hstack([lon, corners[:, 1:]])
+
+    return shapely.transform(ground, counted_on)
+
+
+def _close(ground: BaseGeometry, grounds: NDArray[np.object_], slack: float) -> NDArray[np.bool_]:
+    """(n,) True where a footprint meets a tile's ground, or lies as close as the slack."""
+    found = np.asarray(shapely.intersects(ground, grounds), dtype=bool)
+    # distances take far longer, and few footprints lie beside the tile and close to it
+    beside = np.flatnonzero(~found & _reach(ground, grounds, slack))
+    found[beside] = shapely.dwithin(ground, grounds[beside], slack)
+    return found
 
 
 def _reach(ground: BaseGeometry, grounds: NDArray[np.object_], slack: float) -> NDArray[np.bool_]:

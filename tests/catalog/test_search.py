@@ -296,6 +296,30 @@ def test_a_box_elsewhere_is_the_tiles_bounds_and_the_slack():
     assert np.subtract(wide, one) == pytest.approx(kilometre * np.array([-1, -1, 1, 1]), rel=0.001)
 
 
+@pytest.mark.parametrize("zone", [60, 1])
+def test_across_the_antimeridian_a_tile_takes_what_lies_on_either_side_alone(zone):
+    tiles = antimeridian(-17.5)[zone]
+
+    def square(west, south, side=0.02):
+        corners = box(west, south, west + side, south + side)
+        return {"id": f"{west:.3f}", "properties": {}, "geometry": mapping(corners)}
+
+    found = {}
+    for key in tiles:
+        south = lonlat(key).bounds[1]
+        lons = np.arange(-0.4, 0.4, 0.02)
+        items = [square(lon + (180 if lon < 0 else -180), south) for lon in lons]
+        items += [square(0.0, south), square(90.0, south), square(-90.0, south)]
+        alone = FootprintTest([key]).by_tile(items)[key]
+        together = FootprintTest(tiles).by_tile(items)[key]
+        assert [i["id"] for i in alone] == [i["id"] for i in together]
+        found[key] = {i["id"] for i in alone}
+        assert 3 <= len(found[key]) <= 8, "5 km of scenes 2 km wide"
+        assert not {"0.000", "90.000", "-90.000"} & found[key]
+    straddling = [names for names in found.values() if any(n[0] == "-" for n in names)]
+    assert any(any(n[0] != "-" for n in names) for names in straddling)
+
+
 @pytest.mark.parametrize(("zone", "side"), [(1, -1), (60, 1)])
 @pytest.mark.parametrize("reach", [0, 200])
 def test_a_box_that_only_the_slack_takes_across_180_is_cut_there(zone, side, reach):
