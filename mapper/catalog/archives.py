@@ -14,7 +14,7 @@ from mapper.catalog.bands import Item
 from mapper.classes import ClassTable, MapClass
 from mapper.terms import Terms
 
-Kind = Literal["sentinel-2", "sentinel-1", "elevation", "imagery", "classes"]
+Kind = Literal["sentinel-2", "sentinel-1", "elevation", "imagery", "layer"]
 """What a collection can serve: a kind of source, or `classes`, an extra layer of class values."""
 
 SENTINEL = Terms(
@@ -141,12 +141,12 @@ ARCHIVES = (
             Collection(
                 id="naip", kind="imagery", terms=NAIP, note="0.3 to 1 m, four bands in one asset"
             ),
-            Collection(id="io-lulc", kind="classes", terms=IO_LULC, note="superseded; ten classes"),
-            Collection(id="io-lulc-9-class", kind="classes", terms=IO_LULC),
-            Collection(id="io-lulc-annual-v02", kind="classes", terms=IO_LULC),
+            Collection(id="io-lulc", kind="layer", terms=IO_LULC, note="superseded; ten classes"),
+            Collection(id="io-lulc-9-class", kind="layer", terms=IO_LULC),
+            Collection(id="io-lulc-annual-v02", kind="layer", terms=IO_LULC),
             Collection(
                 id="esa-worldcover",
-                kind="classes",
+                kind="layer",
                 terms=WORLDCOVER,
                 note="2020 is version 100 and 2021 version 200: their difference is no change",
             ),

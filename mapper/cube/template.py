@@ -1,5 +1,8 @@
 """The arrays that each kind of source stores, known before any pixel is read."""
 
+from typing import Any
+
+from mapper.catalog.archives import layer_classes
 from mapper.recipe import (
     MADS,
     ElevationSource,
@@ -61,6 +64,18 @@ def data_templates(name: str, source: Source) -> tuple[ArrayTemplate, ...]:
     if isinstance(source, Sentinel2Source) and source.indices:
         return _data_template(name, source), _index_template(name, source)
     return (_data_template(name, source),)
+
+
+def _flags(source: LayerSource) -> dict[str, Any]:
+    """What the values of a map by others mean, where mapper knows it."""
+    known = [table for c in source.collections if (table := layer_classes(c)) is not None]
+    if len(known) != len(source.collections) or len(set(known)) != 1:
+        return {}
+    classes = known[0].classes
+    return {
+        "flag_values": [c.value for c in classes],
+        "flag_meanings": " ".join(c.name for c in classes),
+    }
 
 
 def _index_template(name: str, source: Sentinel2Source) -> ArrayTemplate:
@@ -197,6 +212,7 @@ def _data_template(name: str, source: Source) -> ArrayTemplate:
                     "long_name": f"class values of {', '.join(source.collections)}",
                     "units": "1",
                     "_FillValue": 255,
+                    **_flags(source),
                     "resampling": source.resampling,
                 },
             )

@@ -26,7 +26,7 @@ BANDS = {
     "sentinel-1": ("vv", "vh"),
     "elevation": ("elevation",),
     "imagery": ("red", "green", "blue", "nir"),
-    "classes": ("classes",),
+    "layer": ("classes",),
 }
 USELESS = ("sentinel-1-grd", "sentinel1-grd", "sentinel1-slc", "sentinel-2-l1c", "sentinel2-l1c")
 
@@ -184,7 +184,7 @@ def test_class_tables_agree_with_the_values_that_items_list(archive):
 def test_every_layer_of_classes_has_its_table_and_nothing_else_has():
     for one in ARCHIVES:
         for collection in one.collections:
-            assert (layer_classes(collection.id) is not None) == (collection.kind == "classes")
+            assert (layer_classes(collection.id) is not None) == (collection.kind == "layer")
 
 
 def test_all_listed_terms_are_known_credited_and_let_a_map_be_published():
