@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ROWS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
@@ -129,20 +131,36 @@ def _all_data(pixels: Pixels, down: _Pair, right: _Pair) -> np.ndarray:
 
 
 def _anywhere(pixels: Pixels, rows: np.ndarray, cols: np.ndarray) -> _Parts:
-    """Each place with its own pair of coordinates."""
-    height, width = pixels.values.shape
+    """Each place with its own pair of coordinates; some rows at a time, which stay in the cache."""
     rows, cols = np.broadcast_arrays(rows, cols)
-    down, right = _Pair.of(rows, height), _Pair.of(cols, width)
     values = np.where(pixels.valid, pixels.values, 0).astype(np.float32).ravel()
-    data, full = pixels.valid.ravel(), bool(pixels.valid.all())
-    total = np.zeros(rows.shape, dtype=np.float32)
-    weights = np.zeros(rows.shape, dtype=np.float32)
-    whole = np.ones(rows.shape, dtype=bool)
+    total = np.empty(rows.shape, dtype=np.float32)
+    weights, whole = np.empty_like(total), np.empty(rows.shape, dtype=bool)
+    data = None if pixels.valid.all() else pixels.valid.ravel()
+    for start in range(0, len(rows), _ROWS):
+        some = slice(start, start + _ROWS)
+        pairs = (
+            _Pair.of(rows[some], pixels.values.shape[0]),
+            _Pair.of(cols[some], pixels.values.shape[1]),
+        )
+        found = _four(values, data, pairs, pixels.values.shape[1])
+        total[some], weights[some], whole[some] = found
+    return total, weights, whole
+
+
+def _four(
+    values: np.ndarray, data: np.ndarray | None, pairs: tuple[_Pair, _Pair], width: int
+) -> _Parts:
+    """Sum over the four neighbours; `data` is None where all of them are data."""
+    down, right = pairs
+    total = np.zeros(down.index[0].shape, dtype=np.float32)
+    weights = np.zeros(total.shape, dtype=np.float32)
+    whole = np.ones(total.shape, dtype=bool)
     for i in (0, 1):
         for j in (0, 1):
             at = down.index[i] * width + right.index[j]
             weight = down.weight[i] * right.weight[j]
-            if not full:
+            if data is not None:
                 weight = np.where(data.take(at), weight, np.float32(0))
             total += weight * values.take(at)
             weights += weight

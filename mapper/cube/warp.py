@@ -204,10 +204,13 @@ def _sample_strip(
     span = _span(source, _outermost(source, grid, strip, shifts))
     if span is None:
         return None
+    row, row1, col, col1 = span
     if block is None:
-        row0, row1, col0, col1 = span
-        block = source.read(row0, col0, (row1 - row0, col1 - col0)), row0, col0
-    pixels, row, col = block
+        pixels = source.read(row, col, (row1 - row, col1 - col))
+    else:
+        whole, top, left = block
+        inside = slice(row - top, row1 - top), slice(col - left, col1 - left)
+        pixels = Pixels(whole.values[inside], whole.valid[inside])
     method: Callable[..., Pixels] = bilinear if resampling == "bilinear" else nearest
 
     def at(shift: Shift) -> Pixels:
@@ -250,11 +253,14 @@ def _span(source: _SourceBand, places: _Places) -> tuple[int, int, int, int] | N
     for axis, limit in ((0, source.dataset.height), (1, source.dataset.width)):
         lows, highs = [], []
         for place in places:
-            finite = place[axis][np.isfinite(place[axis])]
-            if not finite.size:
-                return None
-            lows.append(finite.min())
-            highs.append(finite.max())
+            low, high = place[axis].min(), place[axis].max()
+            if not np.isfinite(low + high):
+                finite = place[axis][np.isfinite(place[axis])]
+                if not finite.size:
+                    return None
+                low, high = finite.min(), finite.max()
+            lows.append(low)
+            highs.append(high)
         low = max(int(np.floor(min(lows))) - 1, 0)
         high = min(int(np.ceil(max(highs))) + 2, limit)
         if low >= high:
