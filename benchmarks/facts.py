@@ -36,13 +36,15 @@ def versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def watched(command: list[str], limit: float) -> str:
+def watched(command: list[str], limit: float, environment: dict[str, str] | None = None) -> str:
     """What a command prints. It is ended at the limit, or before it takes all memory.
 
     Raises: RuntimeError with the reason where it gives no result.
     """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=out, stderr=err, env=environment, start_new_session=True
+        )
         ended = _wait(process, limit)
         if ended:
             # the command and what it started

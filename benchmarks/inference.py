@@ -10,20 +10,16 @@ rewritten after every cell.
 import argparse
 import json
 import os
-import platform
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
+from facts import machine, versions, watched
 from images import LEFT, RESOLUTION, TOP, write_image
 from measures import agreement, seam_index, translation_consistency
 from networks import NETWORKS, WINDOW
@@ -171,7 +167,7 @@ class Bench:
         command += [str(image), str(labels), "--network", cell.network]
         command += ["--models", str(self.models), "--mode", way.mode, "--batch", str(BATCH)]
         command += ["--size", str(side), "--stride", str(stride), *way.extra]
-        found = _watched(command, self.wanted.limit, _environment(self.wanted.pages))
+        found = watched(command, self.wanted.limit, _environment(self.wanted.pages))
         return dict(json.loads(found.splitlines()[-1]))
 
     def refused(self, cell: Cell) -> str:
@@ -290,8 +286,8 @@ class Bench:
         result = {
             "what": "pictures to label maps; seconds from opening the one to closing the other",
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": _machine(),
-            "versions": _versions(),
+            "machine": machine(),
+            "versions": versions(PACKAGES),
             "options": {
                 "repeats": wanted.repeats,
                 "limit_s": wanted.limit,
@@ -305,37 +301,6 @@ class Bench:
         wanted.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
-def _watched(command: list[str], limit: float, environment: dict[str, str]) -> str:
-    """What a command prints. It is ended at the limit, or before it takes all memory."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        began = time.perf_counter()
-        process = subprocess.Popen(
-            command, stdout=out, stderr=err, env=environment, start_new_session=True
-        )
-        ended = ""
-        while not ended:
-            try:
-                process.wait(0.5)
-                break
-            except subprocess.TimeoutExpired:
-                if time.perf_counter() - began > limit:
-                    ended = f"took more than {limit:g} s"
-                elif psutil.virtual_memory().percent > 92:
-                    ended = "took nearly all of the machine's memory"
-        if ended:
-            # the command and what it started, mapper's own process among them
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            raise RuntimeError(ended)
-        out.seek(0)
-        err.seek(0)
-        if process.returncode:
-            lines = err.read().strip().splitlines()
-            said = lines[-1] if lines else "nothing"
-            raise RuntimeError(f"ended with {process.returncode}: {said[-300:]}")
-        return out.read()
-
-
 def _environment(pages: str) -> dict[str, str]:
     """The same for all contenders: whether torch asks the kernel for large pages."""
     return os.environ | ({"THP_MEM_ALLOC_ENABLE": "1"} if pages == "huge" else {})
@@ -345,28 +310,6 @@ def _first_lines(stride: int) -> tuple[int, int]:
     """Row and column of the picture where the first lines of mapper's lattice run."""
     row, col = round(-TOP / RESOLUTION), round(LEFT / RESOLUTION)
     return -row % stride, -col % stride
-
-
-def _machine() -> dict[str, Any]:
-    """What it ran on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        cpu = named[0] if named else cpu
-    memory = psutil.virtual_memory().total / 2**30
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(memory, 1)}
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _named(size: tuple[int, int]) -> str:
