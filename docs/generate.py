@@ -15,7 +15,7 @@ from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ingest_tables import ingest_table  # noqa: E402
+from ingest_tables import ingest_table
 
 FIVE = ("ugs-1m", "urban-10m", "openearthmap", "subpixel-2m", "fbp-24")
 ROOT = Path(__file__).resolve().parent.parent

@@ -38,6 +38,19 @@ def ingest_table() -> str:
     return "\n".join([*rows, "", f"*{result['date']}, {told}.*"])
 
 
+def search_table() -> str:
+    """A plan from a local STAC file, as `make bench-search` measured it."""
+    path = ROOT / "benchmarks" / "search.json"
+    if not path.exists():
+        return "Not measured yet; `make bench-search` does it."
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    columns = list(rows[0])
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join(
+        [*lines, *("| " + " | ".join(f"{row[name]:,}" for name in columns) + " |" for row in rows)]
+    )
+
+
 def _ingest_row(cell: dict[str, Any]) -> str:
     place = "disk" if cell["place"] == "disk" else f"server, {cell['place']} ms"
     head = f"| {cell['zone']} zone | {place} | {cell['contender']}"
