@@ -15,7 +15,7 @@ from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
 sys.path.insert(0, str(Path(__file__).parent))
-from ingest_tables import ingest_table
+from ingest_tables import ingest_table, search_table
 
 FIVE = ("ugs-1m", "urban-10m", "openearthmap", "subpixel-2m", "fbp-24")
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,7 +184,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     },
     "docs/training.md": {"training": training_table},
     "docs/inference.md": {"inference": inference_table},
-    "docs/ingest.md": {"ingest": ingest_table},
+    "docs/ingest.md": {"ingest": ingest_table, "search": search_table},
     "docs/cli.md": {"cli": command_reference},
 }
 
