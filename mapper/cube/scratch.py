@@ -67,7 +67,8 @@ class Scratch:
         self._file = tempfile.TemporaryFile(prefix="mapper-", dir=folder)  # noqa: SIM115
         try:
             # takes the room now, so that two workers do not both believe it theirs
-            os.posix_fallocate(self._file.fileno(), 0, shape.size)
+            if shape.size:
+                os.posix_fallocate(self._file.fileno(), 0, shape.size)
         except OSError as reason:
             self._file.close()
             raise _full(reason) from reason

@@ -39,6 +39,13 @@ def test_strips_cover_all_rows_once_and_are_bounded(looks):
     assert all((r.stop - r.start) * row <= max(48 << 20, row) for r in strips)
 
 
+def test_a_tile_without_a_look_takes_no_room():
+    shape = StackShape(looks=0, bands=3, height=37, width=29)
+    with Scratch(shape) as scratch:
+        assert scratch.values(slice(0, 37)).shape == (0, 3, 37, 29)
+        assert scratch.flags(slice(0, 37)).shape == (0, 37, 29)
+
+
 def test_a_disk_that_is_too_small_is_told_before_anything_is_read(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(StoreError, match=r"needs \d+ MiB of temporary space.*TMPDIR"):
