@@ -1,5 +1,6 @@
 """The arrays that each kind of source stores, known before any pixel is read."""
 
+import math
 from typing import Any
 
 from mapper.catalog.archives import layer_classes
@@ -145,74 +146,47 @@ def count_templates(name: str) -> tuple[ArrayTemplate, ArrayTemplate]:
     )
 
 
+_STORED: dict[str, tuple[str, float]] = {
+    "sentinel-2": ("uint16", 0),
+    "sentinel-1": ("float32", float("nan")),
+    "elevation": ("float32", float("nan")),
+    "imagery": ("uint16", 65535),
+    "layer": ("uint8", 255),
+}
+"""Per kind, the type that is stored and its value without data."""
+
+
 def _data_template(name: str, source: Source) -> ArrayTemplate:
+    dtype, fill = _STORED[source.kind]
+    attributes = _about(source) | {"resampling": source.resampling}
+    if not math.isnan(fill):
+        attributes["_FillValue"] = fill
     bands = tuple(layers_of(source))
+    return ArrayTemplate(name=name, dtype=dtype, fill=fill, bands=bands, attributes=attributes)
+
+
+def _about(source: Source) -> dict[str, Any]:
+    """What the values of a source are."""
     match source:
         case Sentinel2Source():
-            return ArrayTemplate(
-                name=name,
-                dtype="uint16",
-                fill=0,
-                bands=bands,
-                attributes={
-                    "long_name": f"{_METHODS[source.composite.method]} surface reflectance",
-                    "units": "1",
-                    "scale_factor": REFLECTANCE_SCALE,
-                    "add_offset": 0.0,
-                    "_FillValue": 0,
-                    "cell_methods": f"time: {_CELL_METHODS[source.composite.method]}",
-                    "resampling": source.resampling,
-                },
-            )
+            return {
+                "long_name": f"{_METHODS[source.composite.method]} surface reflectance",
+                "units": "1",
+                "scale_factor": REFLECTANCE_SCALE,
+                "add_offset": 0.0,
+                "cell_methods": f"time: {_CELL_METHODS[source.composite.method]}",
+            }
         case Sentinel1Source():
-            return ArrayTemplate(
-                name=name,
-                dtype="float32",
-                fill=float("nan"),
-                bands=bands,
-                attributes={
-                    "long_name": "gamma nought, mean in linear power",
-                    "units": "dB",
-                    "cell_methods": "time: mean (in linear power)",
-                    "resampling": source.resampling,
-                    "speckle_filter": _SPECKLE.format(source.speckle) if source.speckle else "none",
-                },
-            )
+            return {
+                "long_name": "gamma nought, mean in linear power",
+                "units": "dB",
+                "cell_methods": "time: mean (in linear power)",
+                "speckle_filter": _SPECKLE.format(source.speckle) if source.speckle else "none",
+            }
         case ElevationSource():
-            return ArrayTemplate(
-                name=name,
-                dtype="float32",
-                fill=float("nan"),
-                bands=bands,
-                attributes={
-                    "long_name": "elevation (m), slope and aspect (degrees)",
-                    "resampling": source.resampling,
-                },
-            )
+            return {"long_name": "elevation (m), slope and aspect (degrees)"}
         case ImagerySource():
-            return ArrayTemplate(
-                name=name,
-                dtype="uint16",
-                fill=65535,
-                bands=bands,
-                attributes={
-                    "long_name": "digital numbers of the imagery",
-                    "units": "1",
-                    "_FillValue": 65535,
-                    "resampling": source.resampling,
-                },
-            )
+            return {"long_name": "digital numbers of the imagery", "units": "1"}
         case LayerSource():
-            return ArrayTemplate(
-                name=name,
-                dtype="uint8",
-                fill=255,
-                bands=bands,
-                attributes={
-                    "long_name": f"class values of {', '.join(source.collections)}",
-                    "units": "1",
-                    "_FillValue": 255,
-                    **_flags(source),
-                    "resampling": source.resampling,
-                },
-            )
+            known = f"class values of {', '.join(source.collections)}"
+            return {"long_name": known, "units": "1", **_flags(source)}
