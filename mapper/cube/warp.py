@@ -165,6 +165,8 @@ class _SourceBand:
 
 
 _Places = list[tuple[np.ndarray, np.ndarray]]
+_Span = tuple[int, int, int, int]
+"""First and last row and column of a part of a file, the last ones not in it."""
 _Block = tuple[Pixels, int, int]
 """Part of a file, and the row and column of its corner."""
 
@@ -184,33 +186,36 @@ def _sample_box(
         PixelBox(row0=row, col0=box.col0, row1=min(row + BLOCK, box.row1), col1=box.col1)
         for row in range(box.row0, box.row1, BLOCK)
     ]
-    block = _whole_block(source, grid, strips, shifts)
-    for strip in strips:
-        part = _sample_strip(source, (grid, strip, shifts), resampling, block)
-        if part is not None:
-            inside = strip.slices_in(pixels)
-            values[inside], valid[inside] = part.values, part.valid
+    spans = [_span(source, _outermost(source, grid, strip, shifts)) for strip in strips]
+    reached_by = [(strip, span) for strip, span in zip(strips, spans, strict=True) if span]
+    block = _whole_block(source, [span for _, span in reached_by])
+    for strip, span in reached_by:
+        needed = _part_of(source, span, block)
+        part = _sample_strip(source, (grid, strip, shifts), resampling, needed)
+        inside = strip.slices_in(pixels)
+        values[inside], valid[inside] = part.values, part.valid
     return Pixels(values, valid)
+
+
+def _part_of(source: _SourceBand, span: _Span, block: _Block | None) -> _Block:
+    """What a strip needs of a file: of what was read of it at once, or read by itself."""
+    row, row1, col, col1 = span
+    if block is None:
+        return source.read(row, col, (row1 - row, col1 - col)), row, col
+    whole, top, left = block
+    inside = slice(row - top, row1 - top), slice(col - left, col1 - left)
+    return Pixels(whole.values[inside], whole.valid[inside]), row, col
 
 
 def _sample_strip(
     source: _SourceBand,
     where: tuple[Grid, PixelBox, list[Shift]],
     resampling: Resampling,
-    block: _Block | None,
-) -> Pixels | None:
-    """Values of one strip; None where the file does not reach it."""
+    block: _Block,
+) -> Pixels:
+    """Values of one strip from the part of the file that it needs."""
     grid, strip, shifts = where
-    span = _span(source, _outermost(source, grid, strip, shifts))
-    if span is None:
-        return None
-    row, row1, col, col1 = span
-    if block is None:
-        pixels = source.read(row, col, (row1 - row, col1 - col))
-    else:
-        whole, top, left = block
-        inside = slice(row - top, row1 - top), slice(col - left, col1 - left)
-        pixels = Pixels(whole.values[inside], whole.valid[inside])
+    pixels, row, col = block
     method: Callable[..., Pixels] = bilinear if resampling == "bilinear" else nearest
 
     def at(shift: Shift) -> Pixels:
@@ -227,17 +232,10 @@ def _outermost(source: _SourceBand, grid: Grid, strip: PixelBox, shifts: list[Sh
     return [source_places(source.dataset, grid, strip, shift) for shift in sorted(corners)]
 
 
-def _whole_block(
-    source: _SourceBand, grid: Grid, strips: list[PixelBox], shifts: list[Shift]
-) -> _Block | None:
+def _whole_block(source: _SourceBand, spans: list[_Span]) -> _Block | None:
     """All that a box needs of a file, read at once where it is not too much: one request for all
     its blocks instead of one a strip.
     """
-    spans = []
-    for strip in strips:
-        span = _span(source, _outermost(source, grid, strip, shifts))
-        if span is not None:
-            spans.append(span)
     if not spans:
         return None
     row0, row1 = min(s[0] for s in spans), max(s[1] for s in spans)
@@ -247,7 +245,7 @@ def _whole_block(
     return source.read(row0, col0, (row1 - row0, col1 - col0)), row0, col0
 
 
-def _span(source: _SourceBand, places: _Places) -> tuple[int, int, int, int] | None:
+def _span(source: _SourceBand, places: _Places) -> _Span | None:
     """Rows and columns of a file that some places and their neighbours need."""
     spans: list[int] = []
     for axis, limit in ((0, source.dataset.height), (1, source.dataset.width)):
