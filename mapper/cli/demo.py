@@ -13,7 +13,7 @@ from mapper.cube.warp import read_band
 from mapper.events import Event, Listener
 from mapper.run.report import RunReport
 from mapper.run.run import RunOptions, run
-from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, write_archive
+from mapper.simulate import DEMO_CITIES, SimulatedCity, WorldOptions, find_style, write_archive
 
 YEAR = 2022
 _TILE = 512
@@ -68,10 +68,11 @@ def agreement(product: Path, world: Path, slug: str) -> float:
     return float(np.mean(classes[both] == reference.values[both]))
 
 
-def write_world(out: Path, aoi: Path | None, year: int, seed: int) -> Path:
+def write_world(out: Path, aoi: Path | None, year: int, seed: int, style: str = "default") -> Path:
     """A simulated archive over some areas, or over the demo's. Returns: its catalog."""
+    options = WorldOptions(year=year, seed=seed, style=find_style(style))
     cities = DEMO_CITIES if aoi is None else _cities_of(aoi, seed)
-    return write_archive(out, cities, WorldOptions(year=year, seed=seed))
+    return write_archive(out, cities, options)
 
 
 def _cities_of(aoi: Path, seed: int) -> list[SimulatedCity]:

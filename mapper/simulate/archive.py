@@ -21,6 +21,7 @@ from mapper.simulate.highres import write_highres
 from mapper.simulate.sentinel1 import write_sentinel1
 from mapper.simulate.sentinel2 import write_sentinel2
 from mapper.simulate.spectra import CLASS_OF_MATERIAL, TRUTH_CLASSES
+from mapper.simulate.style import Style
 from mapper.store.files import write_json
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def write_archive(directory: Path, cities: Sequence[SimulatedCity], options: Wor
     areas = [city.feature() for city in cities]
     write_json(directory / "cities.geojson", {"type": "FeatureCollection", "features": areas})
     write_json(directory / "truth.json", offsets)
-    return _write_catalog(directory, found)
+    return _write_catalog(directory, found, options.style)
 
 
 def _write_city(
@@ -68,7 +69,10 @@ def _write_city(
     rest += write_elevation(ground, options, folders["nasadem"])
     if options.highres:
         rest += write_highres(ground, options, folders["highres"])
-    return written + [(one, None) for one in rest]
+    written += [(one, None) for one in rest]
+    for one, _ in written:
+        one["properties"]["simulated:style"] = options.style.name
+    return written
 
 
 def _write_truth(ground: Ground, options: WorldOptions, folder: Path) -> dict[str, Any]:
@@ -88,10 +92,10 @@ def _write_truth(ground: Ground, options: WorldOptions, folder: Path) -> dict[st
     return one
 
 
-def _write_catalog(directory: Path, found: Found) -> Path:
+def _write_catalog(directory: Path, found: Found, style: Style) -> Path:
     for name in items.COLLECTIONS:
         members = [(one, place) for one, place in found if one["collection"] == name]
-        write_json(directory / name / "collection.json", items.collection(name, members))
+        write_json(directory / name / "collection.json", items.collection(name, members, style))
     for one, place in found:
         write_json(directory / place, one)
     listed = [based(one, str((directory / place).parent.resolve())) for one, place in found]
@@ -103,7 +107,7 @@ def _write_catalog(directory: Path, found: Found) -> Path:
     temporary.write_text(items.LICENSE_TEXT, encoding="utf-8")
     os.replace(temporary, directory / "LICENSE.txt")
     path = directory / "catalog.json"
-    write_json(path, items.catalog(list(items.COLLECTIONS)))
+    write_json(path, items.catalog(list(items.COLLECTIONS), style))
     return path
 
 

@@ -63,13 +63,17 @@ class Plots:
     y: FloatSamples
     """Metres north of the city's centre."""
     seed: int
+    leafy: float = 1.0
+    """Factor on the share of places that hold a tree."""
 
     def take(self, index: NDArray[np.int64]) -> "Plots":
         """The samples at flat positions."""
         arrays = {
-            f.name: getattr(self, f.name).ravel()[index] for f in fields(self) if f.name != "seed"
+            f.name: getattr(self, f.name).ravel()[index]
+            for f in fields(self)
+            if f.name not in ("seed", "leafy")
         }
-        return Plots(**arrays, seed=self.seed)
+        return Plots(**arrays, seed=self.seed, leafy=self.leafy)
 
     def draw(self, label: str, part: NDArray[np.int64] | int = 0) -> FloatSamples:
         """A number in [0, 1) per block, or per part of a block."""
@@ -88,7 +92,7 @@ class Plots:
         radius = uniform(i, j, derive(self.seed, "crown")) * 0.25 + 0.25
         shift = 0.5 + 0.3 * (uniform(j, i, derive(self.seed, "stem")) - 0.5)
         dx, dy = self.x / np.float32(spacing) - i - shift, self.y / np.float32(spacing) - j - shift
-        present = uniform(i, j, derive(self.seed, "tree")) < density
+        present = uniform(i, j, derive(self.seed, "tree")) < density * self.leafy
         return present & (dx * dx + dy * dy < radius * radius)
 
 

@@ -11,6 +11,7 @@ from mapper.area.grid import utm_epsg, utm_zone
 from mapper.errors import UsageError
 from mapper.simulate.extent import Extent
 from mapper.simulate.spectra import BANDS
+from mapper.simulate.style import DEFAULT, Style
 
 ORBITS = ("ascending", "descending")
 
@@ -100,7 +101,7 @@ class WorldOptions:
     s1_dates: int = 2
     """Sentinel-1 dates per orbit state."""
     highres: bool = True
-    """Also make 1 m red, green, blue, near-infrared tiles."""
+    """Also make tiles of the style's high-resolution photograph."""
     margin_m: int = 1500
     """Imagery covers the area of interest and this much around it, metres.
 
@@ -111,6 +112,8 @@ class WorldOptions:
     """Sentinel-2 bands to write; the scene classification is always written."""
     cloudy: bool = True
     """False: every date is free of cloud."""
+    style: Style = DEFAULT
+    """How towns, surfaces and photographs look."""
 
     def __post_init__(self) -> None:
         if unknown := set(self.bands) - set(BANDS):

@@ -1,4 +1,4 @@
-"""A north-up raster window whose edges are multiples of its resolution from the zone's origin."""
+"""North-up raster windows whose edges are multiples of their pixel size from the zone's origin."""
 
 import itertools
 import math
@@ -100,12 +100,87 @@ class Extent:
 
     def outline(self, steps: int = 8) -> list[list[float]]:
         """Closed ring of [longitude, latitude], counter-clockwise, `steps` points a side."""
-        left, bottom, right, top = self.bounds
-        corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
-        to_lonlat = Transformer.from_crs(self.epsg, 4326, always_xy=True)
-        ring = []
-        for (x0, y0), (x1, y1) in itertools.pairwise(corners):
-            for t in np.arange(steps) / steps:
-                lon, lat = to_lonlat.transform(x0 + (x1 - x0) * t, y0 + (y1 - y0) * t)
-                ring.append([round(float(lon), 7), round(float(lat), 7)])
-        return [*ring, ring[0]]
+        return outline(self.epsg, self.bounds, steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A window of the lattice of pixels of some decimetres, counted from the zone's origin."""
+
+    epsg: int
+    column: int
+    """Pixels from the origin to the left edge."""
+    row: int
+    """Pixels from the origin to the top edge; northward, so rows count down from it."""
+    decimetres: int
+    """Pixel size."""
+    width: int
+    height: int
+
+    @classmethod
+    def around(cls, extent: Extent, decimetres: int) -> "Frame":
+        """The smallest window that holds an extent."""
+        left, bottom, right, top = (round(10 * edge) for edge in extent.bounds)
+        column, row = left // decimetres, -(-top // decimetres)
+        return cls(
+            epsg=extent.epsg,
+            column=column,
+            row=row,
+            decimetres=decimetres,
+            width=-(-right // decimetres) - column,
+            height=row - bottom // decimetres,
+        )
+
+    def part(self, rows: slice, columns: slice) -> "Frame":
+        """Some rows and columns of it, which may lie outside."""
+        return Frame(
+            epsg=self.epsg,
+            column=self.column + columns.start,
+            row=self.row - rows.start,
+            decimetres=self.decimetres,
+            width=columns.stop - columns.start,
+            height=rows.stop - rows.start,
+        )
+
+    def grown(self, pixels: int) -> "Frame":
+        """The window and some pixels on every side."""
+        rows = slice(-pixels, self.height + pixels)
+        return self.part(rows, slice(-pixels, self.width + pixels))
+
+    @property
+    def bounds(self) -> Bounds:
+        """Left, bottom, right, top in metres, each rounded once."""
+        columns, rows = (self.column, self.column + self.width), (self.row - self.height, self.row)
+        (left, right), (bottom, top) = (
+            [n * self.decimetres / 10 for n in ends] for ends in (columns, rows)
+        )
+        return left, bottom, right, top
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        return self.height, self.width
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel corner to metres."""
+        left, _, _, top = self.bounds
+        pixel = self.decimetres / 10
+        return Affine(pixel, 0, left, 0, -pixel, top)
+
+    def outline(self) -> list[list[float]]:
+        """Closed ring of [longitude, latitude]."""
+        return outline(self.epsg, self.bounds)
+
+
+def outline(epsg: int, bounds: Bounds, steps: int = 8) -> list[list[float]]:
+    """Closed ring of [longitude, latitude], counter-clockwise, `steps` points a side."""
+    left, bottom, right, top = bounds
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    to_lonlat = Transformer.from_crs(epsg, 4326, always_xy=True)
+    ring = []
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        for t in np.arange(steps) / steps:
+            lon, lat = to_lonlat.transform(x0 + (x1 - x0) * t, y0 + (y1 - y0) * t)
+            ring.append([round(float(lon), 7), round(float(lat), 7)])
+    return [*ring, ring[0]]

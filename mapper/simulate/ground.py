@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from mapper.simulate.cities import SimulatedCity, WorldOptions
 from mapper.simulate.extent import Extent
 from mapper.simulate.granules import ALIGN, imagery, zone_extent
-from mapper.simulate.spectra import CLASS_OF_MATERIAL, Material
+from mapper.simulate.spectra import CLASS_OF_MATERIAL, Material, spectra_at
+from mapper.simulate.style import Style
 from mapper.simulate.world import World
 
 _BLOCK = 720
@@ -28,6 +30,7 @@ class Ground:
     """What all of a city's imagery is computed from."""
 
     city: SimulatedCity
+    style: Style
     world: World
     extent: Extent
     """10 m window of the mosaic in the city's plane; contains every image's window."""
@@ -44,6 +47,10 @@ class Ground:
         for share, value in zip(self.shares, table, strict=True):
             total += share * np.float32(value / 100.0)
         return total
+
+    def spectra(self, when: datetime) -> NDArray[np.float32]:
+        """Reflectance (0 to 1) by (material, band of `BANDS`) on a date."""
+        return spectra_at(when, self.city.lat, self.style.surfaces)
 
     def classes_10m(self) -> tuple[Extent, NDArray[np.uint8]]:
         """Class with the largest share of each 10 m pixel of `area`; ties go to the lower id."""
@@ -73,7 +80,7 @@ def mosaic_extent(city: SimulatedCity, margin: int) -> Extent:
 
 def paint_ground(city: SimulatedCity, options: WorldOptions, scratch: Path) -> Ground:
     """Paint a city; the 1 m truth goes to a file in `scratch`, so that memory stays bounded."""
-    world = World.of(city, options.seed)
+    world = World.of(city, options.seed, options.style)
     extent = mosaic_extent(city, options.margin_m)
     area = city.area.grown(_PAD).at(1)
     materials = np.memmap(scratch / f"{city.slug}.bin", np.uint8, "w+", shape=area.shape)
@@ -87,7 +94,13 @@ def paint_ground(city: SimulatedCity, options: WorldOptions, scratch: Path) -> G
         shares[(slice(None), *extent.slices(block))] = _shares(painted, block.height)
         materials[area.slices(block.at(1))] = painted
     return Ground(
-        city=city, world=world, extent=extent, shares=shares, area=area, materials=materials
+        city=city,
+        style=options.style,
+        world=world,
+        extent=extent,
+        shares=shares,
+        area=area,
+        materials=materials,
     )
 
 

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
+
+from rasterio.transform import Affine
 
 from mapper.simulate.extent import Extent
 from mapper.simulate.spectra import TRUTH_CLASSES
+from mapper.simulate.style import Style
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 NOTICE = (
@@ -31,10 +34,10 @@ COLLECTIONS: Mapping[str, str] = {
     "sentinel-2-l2a": "Simulated Sentinel-2 Level-2A surface reflectance",
     "sentinel-1-rtc": "Simulated Sentinel-1 radiometrically terrain corrected gamma0",
     "nasadem": "Simulated 1-arc-second elevation in the form of NASADEM",
-    "highres": "Simulated 1 m orthophoto: red, green, blue, near-infrared",
+    "highres": "Simulated orthophoto",
     "simulated-truth": "Ground truth of the simulated cities",
 }
-"""Title by collection id."""
+"""Title by collection id; that of the orthophoto goes on with its pixel size and bands."""
 
 
 def timestamp(when: datetime) -> str:
@@ -42,7 +45,21 @@ def timestamp(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def projection(extent: Extent) -> dict[str, Any]:
+class Window(Protocol):
+    """Where a raster lies."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows, columns."""
+        ...
+
+    @property
+    def transform(self) -> Affine:
+        """Pixel corner to metres."""
+        ...
+
+
+def projection(extent: Window) -> dict[str, Any]:
     """`proj:shape` and `proj:transform` of an asset."""
     t = extent.transform
     return {"proj:shape": list(extent.shape), "proj:transform": [t.a, t.b, t.c, t.d, t.e, t.f]}
@@ -90,8 +107,13 @@ def item_path(found: Mapping[str, Any], city: str) -> str:
     return f"{found['collection']}/{city}/{found['id']}/{found['id']}.json"
 
 
-def collection(name: str, members: Sequence[tuple[dict[str, Any], str]]) -> dict[str, Any]:
+def collection(
+    name: str, members: Sequence[tuple[dict[str, Any], str]], style: Style
+) -> dict[str, Any]:
     """A collection of items given as (item, path relative to the archive)."""
+    title = COLLECTIONS[name]
+    if name == "highres":
+        title = f"{title}, {style.sensor.title}"
     boxes = [member["bbox"] for member, _ in members] or [[-180.0, -90.0, 180.0, 90.0]]
     times = sorted(member["properties"]["datetime"] for member, _ in members) or [None]
     box = [min(b[0] for b in boxes), min(b[1] for b in boxes)]
@@ -109,20 +131,20 @@ def collection(name: str, members: Sequence[tuple[dict[str, Any], str]]) -> dict
         "type": "Collection",
         "stac_version": "1.0.0",
         "id": name,
-        "title": COLLECTIONS[name],
-        "description": f"{COLLECTIONS[name]}. {NOTICE}",
+        "title": title,
+        "description": f"{title}. {NOTICE}",
         "license": "CC0-1.0",
         "keywords": ["simulated"],
         "extent": {
             "spatial": {"bbox": [box]},
             "temporal": {"interval": [[times[0], times[-1]]]},
         },
-        "summaries": {"simulated": [True]},
+        "summaries": {"simulated": [True], "simulated:style": [style.name]},
         "links": links,
     }
 
 
-def catalog(names: Sequence[str]) -> dict[str, Any]:
+def catalog(names: Sequence[str], style: Style) -> dict[str, Any]:
     """The root of the static catalog."""
     links = [{"rel": "root", "href": "./catalog.json", "type": "application/json"}]
     links += [
@@ -134,7 +156,8 @@ def catalog(names: Sequence[str]) -> dict[str, Any]:
         "stac_version": "1.0.0",
         "id": "simulated-archive",
         "title": "Simulated archive",
-        "description": NOTICE,
+        "description": f"{NOTICE} Style: {style.title}.",
+        "simulated:style": style.name,
         "links": links,
     }
 

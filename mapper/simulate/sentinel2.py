@@ -26,7 +26,7 @@ from mapper.simulate.ground import Ground
 from mapper.simulate.items import item, projection, raster_asset, timestamp
 from mapper.simulate.noise import derive, uniform
 from mapper.simulate.sky import Sky, Sun
-from mapper.simulate.spectra import BANDS, Material, spectra_at
+from mapper.simulate.spectra import BANDS, Material
 
 _REFLECTANCE = Layer(nodata=0, resampling="AVERAGE")
 _CLASSES = Layer(nodata=0, resampling="MODE")
@@ -234,7 +234,7 @@ class _Light:
             ground=ground,
             scene=scene,
             sky=Sky.over(x, y, scene.clouds, scene.sun, seed),
-            spectra=spectra_at(scene.when, ground.city.lat),
+            spectra=ground.spectra(scene.when),
             texture=texture,
             inside=edge.astype(np.float32),
         )

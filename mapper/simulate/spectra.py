@@ -5,7 +5,8 @@ such surfaces (shapes as in the USGS and ECOSTRESS spectral libraries, C-band le
 published Sentinel-1 statistics of land cover); none is a measurement.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum
 
@@ -70,13 +71,28 @@ class Season:
         return float(self.floor + (1.0 - self.floor) * rise * fall)
 
 
+Spectrum = tuple[float, ...]
+"""Reflectance (0 to 1) by band of `BANDS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surfaces:
+    """What of the materials looks different in a style; all else is as in the tables below."""
+
+    full: Mapping[Material, Spectrum] = field(default_factory=dict)
+    """Spectra at full greenness."""
+    dormant: Mapping[Material, Spectrum] = field(default_factory=dict)
+    """Spectra out of season; only of materials that have a season."""
+    seasons: Mapping[Material, Season] = field(default_factory=dict)
+
+
 _SOIL = (.070, .090, .130, .180, .200, .220, .235, .250, .270, .270, .340, .290)  # fmt: skip
 _STRAW = (.060, .080, .120, .160, .190, .220, .240, .270, .290, .290, .350, .250)  # fmt: skip
 _LAWN = (.028, .035, .075, .042, .110, .290, .360, .400, .420, .410, .220, .110)  # fmt: skip
 _DRY = (.050, .065, .100, .120, .160, .200, .220, .250, .270, .270, .330, .220)  # fmt: skip
 _CROP = (.022, .030, .065, .032, .095, .310, .400, .440, .460, .450, .200, .090)  # fmt: skip
 
-_FULL: dict[Material, tuple[float, ...]] = {
+_FULL: dict[Material, Spectrum] = {
     Material.WATER: (.030, .024, .020, .013, .012, .009, .008, .006, .005, .004, .003, .002),
     Material.TREE: (.018, .024, .048, .026, .075, .240, .310, .340, .360, .350, .170, .075),
     Material.CONIFER: (.012, .015, .022, .016, .040, .130, .160, .180, .190, .190, .085, .036),
@@ -95,7 +111,7 @@ _FULL: dict[Material, tuple[float, ...]] = {
 }  # fmt: skip
 """Reflectance (0 to 1) per band at full greenness."""
 
-_DORMANT: dict[Material, tuple[float, ...]] = {
+_DORMANT: dict[Material, Spectrum] = {
     Material.TREE: (.035, .045, .060, .075, .100, .130, .150, .170, .190, .190, .220, .150),
     Material.GRASS: _DRY,
     Material.MEADOW: _DRY,
@@ -148,16 +164,21 @@ def northern_day(when: datetime, latitude: float) -> float:
     return day if latitude >= 0 else (day + 182.5) % 365.25
 
 
-def spectra_at(when: datetime, latitude: float) -> NDArray[np.float32]:
+def spectra_at(
+    when: datetime, latitude: float, surfaces: Surfaces | None = None
+) -> NDArray[np.float32]:
     """Reflectance (0 to 1) by (material, band of `BANDS`) on a date.
 
     Nearer to the equator than 30 degrees the seasons fade towards their mean greenness.
     """
     day = northern_day(when, latitude)
     amplitude = min(1.0, abs(latitude) / 30.0)
-    table = np.array([_FULL[m] for m in Material], np.float32)
-    for material, dormant in _DORMANT.items():
-        seasonal = _SEASONS[material].greenness(day)
+    changed = surfaces or Surfaces()
+    full = {**_FULL, **changed.full}
+    seasons = {**_SEASONS, **changed.seasons}
+    table = np.array([full[m] for m in Material], np.float32)
+    for material, dormant in {**_DORMANT, **changed.dormant}.items():
+        seasonal = seasons[material].greenness(day)
         green = 0.7 + amplitude * (seasonal - 0.7)
         table[material] = green * table[material] + (1.0 - green) * np.array(dormant)
     return table

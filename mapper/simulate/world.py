@@ -13,10 +13,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from mapper.simulate.blocks import Kind, Plots, paint
+from mapper.simulate.blocks import Plots, paint
 from mapper.simulate.cities import SimulatedCity
 from mapper.simulate.noise import FloatArray, derive, uniform, upsample, value_noise
 from mapper.simulate.spectra import Material
+from mapper.simulate.style import DEFAULT, Style, Town
 
 _TILE = 360
 """Samples per side of the tiles that `render` works in: small enough for the cache."""
@@ -58,12 +59,16 @@ class World:
     """Easting and northing of the city's centre."""
     size: float
     """Side of the built-up area, metres."""
+    town: Town = DEFAULT.town
 
     @classmethod
-    def of(cls, city: SimulatedCity, seed: int) -> "World":
-        """The world of a city; `seed` is mixed with the city's own."""
+    def of(cls, city: SimulatedCity, seed: int, style: Style = DEFAULT) -> "World":
+        """The world of a city; `seed` is mixed with the city's own.
+
+        Rivers, roads and blocks are the same in every style; what stands on the blocks is not.
+        """
         mixed = derive(seed, f"world/{city.seed}")
-        return cls(seed=mixed, centre=city.centre, size=float(city.size_m))
+        return cls(seed=mixed, centre=city.centre, size=float(city.size_m), town=style.town)
 
     @property
     def district_size(self) -> float:
@@ -162,7 +167,7 @@ class World:
         zone = np.digitize(urban, (_RURAL, 0.42, 0.68))
         zone[(zone == 2) & (character[:, None, None] < 0.2)] = 4
         kinds = np.empty(urban.shape, np.uint8)
-        for index, mix in enumerate(_MIX):
+        for index, mix in enumerate(self.town.mix):
             edges = np.cumsum([share for _, share in mix])
             choice = np.minimum(np.searchsorted(edges, draw, side="right"), len(mix) - 1)
             names = np.array([kind for kind, _ in mix], np.uint8)
@@ -170,18 +175,20 @@ class World:
         return kinds
 
     def render(
-        self, left: int, top: int, width: int, height: int, step: int = 1
+        self, left: float, top: float, width: int, height: int, step: float = 1
     ) -> NDArray[np.uint8]:
         """Material (uint8 `Material`) at the centres of `step`-metre cells, row 0 in the north.
 
         left, top: metres, multiples of `step`. width, height: cells. Shape (height, width).
         """
+        # counted in cells, a cell has the same centre in every rectangle to the last bit
+        first, last = round(left / step), round(top / step)
         out = np.empty((height, width), np.uint8)
         for row in range(0, height, _TILE):
             for column in range(0, width, _TILE):
                 rows, columns = min(_TILE, height - row), min(_TILE, width - column)
-                x = left - self.centre[0] + (column + np.arange(columns) + 0.5) * step
-                y = top - self.centre[1] - (row + np.arange(rows) + 0.5) * step
+                x = (first + column + np.arange(columns) + 0.5) * step - self.centre[0]
+                y = (last - row - np.arange(rows) - 0.5) * step - self.centre[1]
                 out[row : row + rows, column : column + columns] = self._tile(x, y)
         return out
 
@@ -218,6 +225,7 @@ class World:
             x=np.ascontiguousarray(np.broadcast_to(column, u.shape)),
             y=np.ascontiguousarray(np.broadcast_to(row, u.shape)),
             seed=self._seed("plots"),
+            leafy=self.town.leafy,
         )
         material = paint(plots)
         self._pave(material, edge, table.arterial[district])
@@ -262,27 +270,3 @@ class World:
         bridges = road & (lake > 0.0)
         material[water & ~bridges] = Material.WATER
         material[water & bridges] = Material.ASPHALT
-
-
-_MIX: tuple[tuple[tuple[Kind, float], ...], ...] = (
-    (
-        (Kind.WINTER_FIELD, 0.24), (Kind.SUMMER_FIELD, 0.22), (Kind.FALLOW_FIELD, 0.10),
-        (Kind.MEADOW, 0.14), (Kind.FOREST, 0.24), (Kind.BARE, 0.03), (Kind.FARM, 0.03),
-    ),
-    (
-        (Kind.HOUSES, 0.72), (Kind.PARK, 0.08), (Kind.MEADOW, 0.07), (Kind.HALLS, 0.05),
-        (Kind.BARE, 0.04), (Kind.SUMMER_FIELD, 0.04),
-    ),
-    (
-        (Kind.PERIMETER, 0.34), (Kind.HOUSES, 0.38), (Kind.SLABS, 0.12), (Kind.PARK, 0.10),
-        (Kind.BARE, 0.03), (Kind.PLAZA, 0.03),
-    ),
-    (
-        (Kind.PERIMETER, 0.66), (Kind.SLABS, 0.10), (Kind.PLAZA, 0.08), (Kind.PARK, 0.12),
-        (Kind.HALLS, 0.04),
-    ),
-    (
-        (Kind.HALLS, 0.74), (Kind.BARE, 0.14), (Kind.PLAZA, 0.05), (Kind.MEADOW, 0.07),
-    ),
-)  # fmt: skip
-"""Shares of block kinds: country, suburb, inner town, downtown, industrial district."""
