@@ -36,10 +36,10 @@ class Kept(ModelCheckpoint):  # type: ignore[misc]
         super().load_state_dict({key: moved(value) for key, value in state_dict.items()})
 
 
-def checkpoints(folder: Path) -> list[ModelCheckpoint]:
+def checkpoints(folder: Path, monitor: str = "miou") -> list[ModelCheckpoint]:
     """Callbacks; the last epoch has one of its own, whether or not it is the best."""
     kept: Any = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = Kept(folder.resolve(), "best", monitor="miou", mode="max", **kept)
+    best = Kept(folder.resolve(), "best", monitor=monitor, mode="max", **kept)
     return [best, Kept(folder.resolve(), "last", save_top_k=1, **kept)]
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ COLUMNS = ("epoch", "loss", "validation_loss", "miou", "accuracy", "rate", "seco
 
 class Journal(lightning.Callback):
     """Writes `metrics.csv` and tells the listener."""
+
+    columns: tuple[str, ...] = COLUMNS
+    stage = "train"
 
     def __init__(
         self, path: Path, epochs: int, listener: Listener, stop_after: int | None = None
@@ -48,21 +52,19 @@ class Journal(lightning.Callback):
 
     def _note(self, trainer: Any) -> None:
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-        line = {
+        line = {k: metrics.get(k, float("nan")) for k in self.columns} | {
             "epoch": trainer.current_epoch,
-            **{k: metrics.get(k, float("nan")) for k in COLUMNS[1:5]},
             "rate": trainer.optimizers[0].param_groups[0]["lr"],
             "seconds": time.monotonic() - self._began,
         }
         keep = [old for old in read_journal(self.path) if old["epoch"] < line["epoch"]]
-        _write(self.path, [*keep, line])
+        _write(self.path, self.columns, [*keep, line])
         self.listener(
             Event(
                 kind="step",
-                stage="train",
+                stage=self.stage,
                 state="done",
-                message=f"epoch {line['epoch'] + 1} of {self.epochs}: loss {line['loss']:.4f}, "
-                f"held out mIoU {line['miou']:.4f}, accuracy {line['accuracy']:.4f}, "
+                message=f"epoch {line['epoch'] + 1} of {self.epochs}: {self.said(line)}, "
                 f"{line['seconds']:.1f} s",
                 done=trainer.current_epoch + 1,
                 total=self.epochs,
@@ -70,10 +72,17 @@ class Journal(lightning.Callback):
             )
         )
 
+    def said(self, line: Mapping[str, float]) -> str:
+        """What the listener is told of an epoch."""
+        return (
+            f"loss {line['loss']:.4f}, held out mIoU {line['miou']:.4f}, "
+            f"accuracy {line['accuracy']:.4f}"
+        )
 
-def _write(path: Path, lines: list[dict[str, Any]]) -> None:
+
+def _write(path: Path, columns: Sequence[str], lines: list[dict[str, Any]]) -> None:
     content = io.StringIO(newline="")
-    writer = csv.DictWriter(content, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(content, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     write_text(path, content.getvalue())

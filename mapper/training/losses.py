@@ -1,4 +1,4 @@
-"""Losses of segmentation: cross entropy, soft Dice, focal, with weights of classes."""
+"""Losses of segmentation: cross entropy, soft Dice, focal, with weights of classes or pixels."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mapper.errors import DataError
-from mapper.recipe.training import Loss
+from mapper.recipe.learning import Loss
 from mapper.training.networks.network import Criterion
 
 IGNORED = -1
@@ -68,3 +68,11 @@ def class_weights(counts: Sequence[int], pixels: int) -> list[float]:
     if pixels <= 0:
         raise DataError("no pixel has a label; class weights need some")
     return [1 / math.log(1.02 + count / pixels) for count in counts]
+
+
+def weighted_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy, each pixel by its weight `(batch, y, x)`, over the count of all pixels."""
+    entropy = functional.cross_entropy(
+        logits.float(), label, reduction="none", ignore_index=IGNORED
+    )
+    return (entropy * weight).mean()

@@ -70,13 +70,10 @@ class Lesson(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log what the confusions come to."""
-        matrix = self.matrix.compute().double()
+        miou, accuracy = mean_iou(self.matrix.compute())
         self.matrix.reset()
-        hits, truth, drawn = matrix.diag(), matrix.sum(1), matrix.sum(0)
-        present = truth > 0
-        iou = (hits / (truth + drawn - hits).clamp(min=1))[present]
-        self.log("miou", iou.mean().float() if present.any() else torch.tensor(0.0))
-        self.log("accuracy", (hits.sum() / matrix.sum().clamp(min=1)).float())
+        self.log("miou", miou)
+        self.log("accuracy", accuracy)
 
     def configure_optimizers(self) -> Any:
         """By the recipe; the rate moves with every step."""
@@ -93,3 +90,13 @@ class Lesson(lightning.LightningModule):
         checkpoint["mapper"] = json.dumps(
             {"train": self.settings.model_dump(mode="json"), "about": self.about}, sort_keys=True
         )
+
+
+def mean_iou(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean IoU over the classes that occur in the labels (rows), and overall accuracy."""
+    matrix = matrix.double()
+    hits, truth, drawn = matrix.diag(), matrix.sum(1), matrix.sum(0)
+    present = truth > 0
+    iou = (hits / (truth + drawn - hits).clamp(min=1))[present]
+    mean = iou.mean().float() if present.any() else torch.tensor(0.0)
+    return mean, (hits.sum() / matrix.sum().clamp(min=1)).float()

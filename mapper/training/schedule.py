@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mapper.recipe.training import Optimizer, Schedule
+from mapper.recipe.learning import Optimizer, Schedule
 from mapper.training.networks.network import Segmenter
 
 _FLOOR = 1e-3

@@ -12,16 +12,12 @@ OUT/card.json              what was trained, on what, how long, how well
 """
 
 import json
-import logging
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from mapper.errors import DeviceError, UsageError
+from mapper.errors import UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
 from mapper.recipe.settings import train_section
@@ -35,6 +31,7 @@ from mapper.training.journal import JOURNAL, Journal, read_journal
 from mapper.training.module import Lesson
 from mapper.training.networks import build_network
 from mapper.training.networks.build import check_sizes
+from mapper.training.trainer import Device, check_device, make_trainer, quiet
 from mapper.training.weights import WEIGHTS, load_weights, save_weights
 
 _STATE = "train.json"
@@ -52,7 +49,7 @@ class TrainOptions:
     """Weights to begin with; classes and bands may differ."""
     workers: int = 0
     """Processes that read patches; 0 reads in this one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     devices: int = 1
     """Accelerators; more than one train side by side (DDP)."""
     stop_after: int | None = None
@@ -80,7 +77,7 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     import torch
 
     settings = train_section(options.recipe)
-    _check_device(options.device)
+    check_device(options.device)
     data = open_data(options.data, settings.data, settings.table)
     labelled = [image for image in data.images if image.label is not None]
     feed = Feed(settings, data, split_blocks(labelled, settings.split), options.workers)
@@ -100,21 +97,12 @@ def train_model(options: TrainOptions, listener: Listener = ignore) -> TrainRepo
     steps = feed.steps(options.devices) * settings.epochs
     lesson = Lesson(network, settings, feed.weights(), steps, about)
     began = time.monotonic()
-    with _quiet():
+    with quiet():
         trainer = _trainer(options, settings, listener)
         if not (last and over(read_journal(options.out / JOURNAL), last.epoch, settings)):
             path = str(last.path) if last else None
             trainer.fit(lesson, datamodule=feed, ckpt_path=path, weights_only=True)
     return _finish(options, lesson, trainer, (time.monotonic() - began, last is not None))
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {device!r}; a network learns on cpu or cuda, or auto")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("PyTorch sees no CUDA device here; use --device cpu")
 
 
 def _about(options: TrainOptions, feed: Feed) -> dict[str, Any]:
@@ -132,7 +120,8 @@ def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> dic
     """What the folder is to say of itself. Raises: UsageError where it says something else."""
     out = options.out
     asked = {
-        "train": settings.model_dump(mode="json"),
+        # how it would be adapted later has no say in it
+        "train": settings.model_dump(mode="json", exclude={"adapt"}),
         "data": about["data"],
         "start": _digest_of_start(options.start),
         "devices": options.devices,
@@ -173,55 +162,15 @@ def _finished(out: Path) -> TrainReport:
 
 
 def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
-    import lightning
     from lightning.pytorch.callbacks import EarlyStopping
-    from lightning.pytorch.loggers import TensorBoardLogger
 
-    folder = options.out / "checkpoints"
-    callbacks: list[Any] = [
-        Journal(options.out / JOURNAL, settings.epochs, listener, options.stop_after)
-    ]
+    columns = Journal(options.out / JOURNAL, settings.epochs, listener, options.stop_after)
+    callbacks: list[Any] = [columns]
     if settings.patience:
         callbacks.append(EarlyStopping("miou", mode="max", patience=settings.patience))
-    # last, so that what the others keep is in the checkpoint
-    callbacks += checkpoints(folder)
-    return lightning.Trainer(
-        accelerator=options.device,
-        devices=options.devices,
-        strategy="ddp" if options.devices > 1 else "auto",
-        precision=settings.precision,
-        max_epochs=settings.epochs,
-        callbacks=callbacks,
-        logger=TensorBoardLogger(str(options.out), name="tensorboard", version=""),
-        deterministic="warn",
-        reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-    )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning advises at length, and leaves settings of PyTorch behind; neither is kept."""
-    import torch
-
-    exact = torch.are_deterministic_algorithms_enabled()
-    warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    noisy = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric")]
-    levels = [n.level for n in noisy]
-    for one in noisy:
-        one.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.use_deterministic_algorithms(exact, warn_only=warned)
-        for one, level in zip(noisy, levels, strict=True):
-            one.setLevel(level)
+    callbacks += checkpoints(options.out / "checkpoints")
+    where = (options.device, options.devices)
+    return make_trainer(options.out, settings, settings.epochs, callbacks, where)
 
 
 def _finish(

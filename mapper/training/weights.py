@@ -83,13 +83,15 @@ def _checkpoint(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True)
-        prefix = "network."
+        content = json.loads(stored[_KEY])
+        # an adaptation may keep its teacher instead of the network that learned
+        prefix = content.get("weights", "network.")
         state = {
             name.removeprefix(prefix): tensor
             for name, tensor in stored["state_dict"].items()
             if name.startswith(prefix)
         }
-        return state, json.loads(stored[_KEY])
+        return state, content
     # torch raises what zip files, pickles and keys raise
     except Exception as reason:
         raise ModelError(f"{file} is no checkpoint of `mapper train`: {reason}") from reason

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapper.recipe.training import Optimizer, Schedule
+from mapper.recipe.learning import Optimizer, Schedule
 from mapper.training.networks import Supervised
 from mapper.training.networks.build import NETWORKS
 from mapper.training.schedule import make_optimizer, parameter_groups, rate_factor
