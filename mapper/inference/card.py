@@ -283,6 +283,6 @@ def _check(card: ModelCard, folder: Path) -> None:
     sizes = card.window.get("sizes", [])
     if not isinstance(sizes, list) or any(not isinstance(v, int) or v < 16 for v in sizes):
         raise ModelError(f"{folder}: window sizes {sizes!r}; give a list such as [256, 512]")
-    for name in ("size", "stride", "multiple"):
+    for name in ("size", "stride", "multiple", "cell"):
         if not isinstance(card.window.get(name, 1), int) or card.window.get(name, 1) < 1:
             raise ModelError(f"{folder}: window {name} {card.window[name]!r}; give pixels")

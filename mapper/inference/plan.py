@@ -22,6 +22,8 @@ DEFAULT_BATCH = 4
 _NEAR = 4
 """Pixels of a halo up to which a network is taken not to pool."""
 _CORES = (4096, 2048, 1024, 512, 256, 128, 64, 32, 16)
+_SIZE = 512
+"""Of windows where neither recipe nor card has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,22 +143,30 @@ def composition_of(card: ModelCard, plan: InferencePlan, coding: Coding) -> Comp
 
 
 def window_layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowPlan:
-    """Where the windows lie; the recipe wins over the card. Raises: RecipeError."""
+    """Where the windows lie; the recipe wins over the card.
+
+    A card's `cell` is the side, in pixels, of what its network averages before all else, counted
+    from the first pixel of a window: windows begin at multiples of it, so that a cell is the same
+    ground in every one.
+
+    Raises: RecipeError.
+    """
     if wanted.mode == "whole":
         raise RecipeError(
             "predict.mode whole is for single images (`mapper predict`); a city is mapped in "
             "windows: use core or blend"
         )
     mode: Mode = wanted.mode or card.window.get("mode", "core")
-    size = wanted.size or runtime.fixed_size or int(card.window.get("size", 512))
+    cell = cell_of(card)
+    size = wanted.size or runtime.fixed_size or int(card.window.get("size", _SIZE // cell * cell))
     if runtime.fixed_size and size != runtime.fixed_size:
         raise RecipeError(
             f"predict.size is {size}, but model {card.name!r} takes {runtime.fixed_size} only"
         )
     stride = wanted.stride or card.window.get("stride")
     if stride is None:
-        stride = size // 2 if mode == "blend" else _core(card, size)
-    halo = -(-(card.receptive_field - 1) // 2)
+        stride = size // 2 // cell * cell if mode == "blend" else _core(card, size)
+    halo = halo_of(card)
     if mode == "core" and not card.global_context and (size - stride) // 2 < halo:
         raise RecipeError(
             f"window {size} and stride {stride} leave a halo of {(size - stride) // 2} pixels, "
@@ -164,15 +174,49 @@ def window_layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowP
         )
     if not (runtime.fixed_size or wanted.size or card.global_context):
         size = _tight(card, (size, stride), halo, mode)
-    return WindowPlan(size=size, stride=stride, mode=mode)
+    layout = WindowPlan(size=size, stride=stride, mode=mode)
+    _check_cells(card, layout)
+    return layout
+
+
+def _check_cells(card: ModelCard, layout: WindowPlan) -> None:
+    cell = cell_of(card)
+    if layout.size % cell or layout.stride % cell or layout.halo % cell:
+        differ = f" that differ by multiples of {2 * cell}" if layout.mode == "core" else ""
+        raise RecipeError(
+            f"window {layout.size} and stride {layout.stride} cut through the cells of model "
+            f"{card.name!r}, which are of {cell} pixels; set predict.size and predict.stride to "
+            f"multiples of {cell}{differ}"
+        )
+
+
+def cell_of(card: ModelCard) -> int:
+    """Side in pixels of the cells that windows must not cut through; 1 where any will do."""
+    return int(card.window.get("cell", 1))
+
+
+def halo_of(card: ModelCard) -> int:
+    """Pixels that a model sees around each, in whole cells."""
+    cell = cell_of(card)
+    return -(-(card.receptive_field - 1) // (2 * cell)) * cell
 
 
 def _core(card: ModelCard, size: int) -> int:
-    """The largest usual core that leaves the receptive field its halo."""
-    halo = size // 4 if card.global_context else -(-(card.receptive_field - 1) // 2)
-    for core in _CORES:
-        if core + 2 * halo <= size:
+    """The largest usual core that leaves the receptive field its halo.
+
+    With cells, usual are those that divide tiles of 256 times the odd part of the cell: 640 for
+    cells of 5 pixels, in tiles of 1280 or 2560.
+    """
+    cell, halo = cell_of(card), halo_of(card)
+    if card.global_context:
+        halo = -(-size // (4 * cell)) * cell if cell > 1 else size // 4
+    odd = cell // (cell & -cell)
+    for core in (odd * usual for usual in _CORES):
+        whole = cell == 1 or not (core % cell or (size - core) % (2 * cell))
+        if whole and core + 2 * halo <= size:
             return core
+    if cell > 1 and size >= cell + 2 * halo:
+        return size - 2 * halo
     raise RecipeError(
         f"model {card.name!r} sees {halo} pixels around each, too much for a window of {size}; "
         "set predict.size in the recipe"
@@ -190,5 +234,5 @@ def _tight(card: ModelCard, window: tuple[int, int], halo: int, mode: Mode) -> i
     multiple = int(card.window.get("multiple", 1 if halo <= _NEAR else 32))
     least = stride + 2 * halo
     rounded = -(-least // multiple) * multiple
-    fits = rounded <= size and (rounded - stride) % 2 == 0
+    fits = rounded <= size and (rounded - stride) % (2 * cell_of(card)) == 0
     return rounded if fits else min(size, least)

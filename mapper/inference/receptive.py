@@ -80,7 +80,7 @@ def measure_field(card: ModelCard, runtime: Runtime, limit: int = LIMIT) -> Fiel
     probe = _Probe(card, runtime, size)
     first = probe.reach(seed=0, phases=(0,))
     if first is not None:
-        snug = size if runtime.fixed_size else min(size, _snug(max(first), probe.square))
+        snug = size if runtime.fixed_size else min(size, _snug(max(first), probe))
         for side in dict.fromkeys((snug, size)):
             probe = _Probe(card, runtime, side)
             found = _largest(probe)
@@ -91,15 +91,15 @@ def measure_field(card: ModelCard, runtime: Runtime, limit: int = LIMIT) -> Fiel
     return replace(beyond, window=size, global_context=True)
 
 
-def _snug(reach: int, square: int) -> int:
+def _snug(reach: int, probe: "_Probe") -> int:
     """The smallest window that shows a reach at every phase: smaller ones are faster to run."""
-    side = 2 * (reach + PERIOD) + square + PERIOD + 2
+    side = 2 * (reach + probe.period) + probe.square + probe.period + 2
     return -(-side // PERIOD) * PERIOD
 
 
 def _largest(probe: "_Probe") -> tuple[int, ...] | None:
     """Of all seeds and phases; None where one leaves the window."""
-    found = [probe.reach(seed, range(PERIOD)) for seed in range(_SEEDS)]
+    found = [probe.reach(seed, range(probe.period)) for seed in range(_SEEDS)]
     if any(f is None for f in found):
         return None
     largest = tuple(max(column) for column in zip(*[f for f in found if f], strict=True))
@@ -131,6 +131,7 @@ class _Probe:
 
     def __init__(self, card: ModelCard, runtime: Runtime, size: int) -> None:
         self.card, self.size, self._run = card, size, runtime.run
+        self.period = max(PERIOD, int(card.window.get("multiple", PERIOD)))
         self.square = max(1, min(PERIOD, size // 8))
         self._limit = _UNSTABLE if runtime.fixed_batch else 0.0
 
@@ -169,7 +170,7 @@ class _Probe:
 
     def _start(self, phase: int) -> int:
         """Where the changed square begins: near the middle, moved by the phase."""
-        room = max(1, min(PERIOD, self.size // 2))
+        room = max(1, min(self.period, self.size // 2))
         return (self.size - self.square - room) // 2 + phase % room
 
     def _background(self, seed: int) -> tuple[np.ndarray, np.ndarray]:

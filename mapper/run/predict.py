@@ -20,6 +20,7 @@ from mapper.inference.devices import DeviceChoice, free_memory
 from mapper.inference.engine import Engine, make_engine
 from mapper.inference.memory import check_memory, pixel_bytes, predict_memory
 from mapper.inference.outputs import MapArray, Strip, map_arrays
+from mapper.inference.plan import halo_of
 from mapper.inference.predict import predict_box, predict_rows
 from mapper.inference.probe import ModelChoice, Wishes, choose
 from mapper.product.cog import CogWriter, RasterSpec
@@ -121,7 +122,7 @@ def whole_window(card: ModelCard, wanted: Predict, side: int) -> Predict:
     Models that see a known distance get it as a margin all around.
     """
     multiple = int(card.window.get("multiple", 32))
-    halo = 0 if card.global_context else -(-(card.receptive_field - 1) // 2)
+    halo = 0 if card.global_context else halo_of(card)
     size = -(-(side + 2 * halo) // multiple) * multiple
     stride = size - 2 * halo
     return wanted.model_copy(

@@ -42,7 +42,7 @@ class Facts:
 def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
     """A STAC 1.1 item with the machine-learning-model extension, without its assets."""
     train, about = trained.train, trained.about
-    window = {"multiple": facts.multiple, **train.window} if facts.multiple else dict(train.window)
+    window = _window(trained, facts)
     properties: dict[str, Any] = {
         "datetime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "title": train.card.title or facts.name,
@@ -58,7 +58,9 @@ def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
         "mlm:accelerator": "amd64",
         "mlm:accelerator_constrained": False,
         "mlm:batch_size_suggestion": 1,
-        "mlm:hyperparameters": train.model_dump(mode="json", exclude={"card", "classes", "bands"}),
+        "mlm:hyperparameters": train.model_dump(
+            mode="json", exclude={"card", "classes", "bands", "adapt"}
+        ),
         "mlm:input": _inputs(trained),
         "mlm:output": [_output(trained)],
         "mapper:required": list(train.bands if train.required is None else train.required),
@@ -85,6 +87,16 @@ def model_item(trained: Trained, facts: Facts) -> dict[str, Any]:
         "links": [],
         "assets": {},
     }
+
+
+def _window(trained: Trained, facts: Facts) -> dict[str, Any]:
+    """What the recipe says of windows, behind what the network demands of them."""
+    demands = {"multiple": facts.multiple} if facts.multiple else {}
+    # a graph of others has no network
+    cell = int(getattr(getattr(trained.network, "network", None), "cell", 1))
+    if cell > 1:
+        demands["cell"] = cell
+    return {**demands, **trained.train.window}
 
 
 def model_asset(form: Format, title: str, bands: Sequence[str]) -> dict[str, Any]:
@@ -166,6 +178,8 @@ def model_readme(trained: Trained, facts: Facts) -> str:
         lines.append(f"- {train.card.attribution.rstrip('.')}.")
     if lineage := about.get("lineage"):
         lines.append(f"- Started from: {lineage.get('from')}.")
+    if adapted := about.get("adapted"):
+        lines.append(_adapted_line(adapted))
     lines += ["", "## Must not be used for", ""]
     limits = list(train.card.limits)
     if lost := data.get("untaught"):
@@ -181,6 +195,17 @@ def model_readme(trained: Trained, facts: Facts) -> str:
         )
         lines += ["", f"Held out as a whole: {where}. The scores are {chosen}."]
     return "\n".join(lines) + "\n"
+
+
+def _adapted_line(adapted: Mapping[str, Any]) -> str:
+    """What it was adapted to without labels, and by which method."""
+    target = adapted["target"]
+    scaled = ", each scaled by its own statistics" if adapted["normalised"] else ""
+    return (
+        f"- Adapted without labels by {adapted['method']}: from {adapted['source']} to "
+        f"{target['set']}, {target['images']} images{scaled}. The epoch was chosen by "
+        f"{adapted['chosen_by']}; the scores below are of the source."
+    )
 
 
 def _data_line(data: Mapping[str, Any]) -> str:

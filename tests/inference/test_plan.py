@@ -156,6 +156,103 @@ def test_fill_model_and_runtime_are_in_the_plan(tmp_path):
     assert made.to_dict()["size"] == made.size
 
 
+# cells ------------------------------------------------------------------------------------
+
+
+def celled(cell, pixels, **window):
+    return replace(CARD, receptive_field=pixels, window={"cell": cell, **window})
+
+
+@given(
+    st.sampled_from([2, 3, 4, 5, 6, 10, 20]),
+    st.integers(1, 200),
+    st.integers(1, 60),
+    st.booleans(),
+    st.sampled_from(["core", "blend"]),
+    st.sampled_from([{}, {"multiple": 1}, {"multiple": 6}, {"multiple": 40}]),
+)
+def test_windows_begin_where_cells_do(cell, field, cells, everything, mode, multiple):
+    size = cell * cells
+    card = replace(celled(cell, field, size=size, **multiple), global_context=everything)
+    halo = -(-needed(field) // cell) * cell
+    assume(size >= 2 * cell + 2 * (0 if everything else halo))
+    if everything:
+        assume(size >= 4 * cell)
+    made = plan(card, mode=mode)
+    assert made.size <= size
+    for window in (made.windows.window(-3, 7), made.windows.window(0, 0)):
+        assert all(v % cell == 0 for v in (window.extent.row0, window.extent.col0))
+        assert all(v % cell == 0 for v in (window.extent.row1, window.extent.col1))
+    if mode == "core" and not everything:
+        assert made.windows.halo >= needed(field)
+
+
+@pytest.mark.parametrize(
+    ("cell", "field", "size", "expected"),
+    [
+        # 640 divides tiles of 1280 and 2560
+        (5, 101, 800, (760, 640, 60)),
+        (5, 101, 1000, (760, 640, 60)),
+        (5, 101, 480, (440, 320, 60)),
+        (5, 42, 240, (240, 160, 40)),
+        (2, 65, 512, (320, 256, 32)),
+        (3, 31, 300, (240, 192, 24)),
+        # odd numbers of cells have no usual core
+        (5, 11, 85, (85, 75, 5)),
+    ],
+)
+def test_known_plans_of_cells(cell, field, size, expected):
+    made = plan(celled(cell, field, size=size, multiple=8 * cell))
+    assert (made.size, made.stride, made.windows.halo) == expected
+
+
+def test_cells_and_no_size():
+    made = plan(celled(5, 11), mode="blend")
+    assert (made.size, made.stride) == (510, 255)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"size": 256}, "differ by multiples of 10"),
+        ({"size": 200, "stride": 128}, "multiples of 5 that differ by multiples of 10"),
+        ({"size": 190, "stride": 162}, "window 190 and stride 162 cut through the cells"),
+        ({"size": 200, "stride": 64, "mode": "blend"}, "multiples of 5$"),
+        ({"size": 128, "stride": 50, "mode": "blend"}, "cells of model .* are of 5 pixels"),
+    ],
+)
+def test_windows_that_cut_through_cells_are_refused(wanted, said):
+    with pytest.raises(RecipeError, match=said):
+        plan(celled(5, 11), **wanted)
+    assert plan(celled(1, 11), **wanted).size == wanted["size"]
+
+
+def test_a_margin_that_is_no_whole_cell_is_refused():
+    with pytest.raises(RecipeError, match="multiples of 4 that differ by multiples of 8"):
+        plan(celled(4, 9), size=64, stride=52)
+    assert plan(celled(4, 9), size=64, stride=56).windows.halo == 4
+
+
+def test_a_fixed_size_that_cuts_through_cells_is_refused():
+    with pytest.raises(RecipeError, match="cut through the cells"):
+        plan(celled(5, 11), fixed_size=256)
+    assert plan(celled(5, 11), fixed_size=250).stride == 160
+
+
+def test_too_large_a_field_for_cells_is_refused():
+    with pytest.raises(RecipeError, match=r"sees 55 pixels .* window of 110"):
+        plan(celled(5, 111, size=110))
+
+
+def test_a_cell_of_one_pixel_changes_no_plan():
+    windows = [{}, {"size": 480, "multiple": 32}, {"size": 256, "mode": "blend"}]
+    for field in (1, 9, 65, 120):
+        for window in windows:
+            card = replace(CARD, receptive_field=field, window=window)
+            other = replace(card, window={**window, "cell": 1})
+            assert plan(other).digest == plan(card).digest
+
+
 # refusals ----------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ TINY = {
     "deeplabv3plus": {"backbone": "resnet18", "width": 0.125},
     "segformer": {"backbone": "mit-b0", "width": 16},
     "daformer": {"backbone": "mit-b0", "width": 8},
+    "subpixel": {"of": "unet", "width": 4, "depth": 2, "ratio": 5, "hidden": 4},
 }
 """Options by which each network is small."""
 

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapper.recipe.training import Augment
-from mapper.training.data.augment import BandKinds, Patch, augmented, blurred, grown_holes
+from mapper.recipe.learning import Augment
+from mapper.training.data.augment import (
+    BandKinds,
+    Patch,
+    augmented,
+    blurred,
+    coarsened,
+    grown_holes,
+)
 from mapper.training.networks.build import source_channels
 
 BANDS = (
@@ -189,6 +196,68 @@ def test_blur_keeps_the_mean_of_flat_ground():
     kernel = np.exp(-(offsets**2) / (2 * 0.8**2))
     kernel /= kernel.sum()
     np.testing.assert_allclose(found[0, 1:8, 1:8], np.outer(kernel, kernel), atol=1e-6)
+
+
+# a coarser sensor ---------------------------------------------------------------------------
+
+
+def coarse_pixel(values, row, col, side):
+    """One pixel of one band: means of the four nearest squares, weighted by their distance."""
+    cells = [-(-size // side) for size in values.shape]
+
+    def mean(i, j):
+        return values[i * side : (i + 1) * side, j * side : (j + 1) * side].mean()
+
+    total = 0.0
+    at = [(place + 0.5) / side - 0.5 for place in (row, col)]
+    for i in range(cells[0]):
+        for j in range(cells[1]):
+            # beyond the middle of the outermost squares they go on as they are
+            near = [np.clip(a, 0, n - 1) for a, n in zip(at, cells, strict=True)]
+            weight = [max(0.0, 1 - abs(p - k)) for p, k in zip(near, (i, j), strict=True)]
+            total += weight[0] * weight[1] * mean(i, j)
+    return total
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(5, 13), st.integers(5, 13))
+def test_a_coarser_sensor_sees_means_of_squares(seed, side, height, width):
+    image = np.random.default_rng(seed).uniform(0, 1, (2, height, width)).astype(np.float32)
+    found = coarsened(image, side)
+    assert found.dtype == np.float32
+    for row, col in ((0, 0), (height - 1, width - 1), (height // 2, width // 2), (1, width - 2)):
+        for band in (0, 1):
+            expected = coarse_pixel(image[band].astype(np.float64), row, col, side)
+            assert found[band, row, col] == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_is_missing_has_no_say_in_a_coarser_view():
+    patch = drawn(shape=(20, 20))
+    patch.image[:] = 0.75
+    patch.image[~patch.valid] = 0
+    found = changed(patch, STILL.model_copy(update={"coarsen": 5}), kinds())
+    np.testing.assert_allclose(found.image[LIGHT][patch.valid[LIGHT]], 0.75, rtol=1e-5)
+    np.testing.assert_array_equal(found.valid, patch.valid)
+    np.testing.assert_array_equal(found.label, patch.label)
+
+
+def test_radar_and_terrain_keep_their_resolution():
+    patch = drawn(shape=(20, 20))
+    patch.valid[:] = True
+    found = changed(patch, STILL.model_copy(update={"coarsen": 5}), kinds())
+    np.testing.assert_array_equal(found.image[DARK], patch.image[DARK])
+    np.testing.assert_array_equal(found.image[LIGHT], coarsened(patch.image[LIGHT], 5))
+
+
+@given(st.integers(0, 10**6))
+def test_a_coarser_view_draws_nothing(seed):
+    """All other changes are those of the same patch without it."""
+    patch = drawn(seed)
+    flat = Patch(image=patch.image * 0 + 0.5, valid=patch.valid, label=patch.label)
+    one = changed(flat, ALL, kinds(), seed)
+    other = changed(flat, ALL.model_copy(update={"coarsen": 4}), kinds(), seed)
+    np.testing.assert_array_equal(other.valid, one.valid)
+    np.testing.assert_array_equal(other.label, one.label)
+    np.testing.assert_allclose(other.image[one.valid], one.image[one.valid], rtol=1e-4)
 
 
 # missing data -------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mapper.errors import DataError
-from mapper.recipe.training import Augment
+from mapper.recipe.learning import Augment
 from mapper.training.data import patches as module
 from mapper.training.data.augment import BandKinds
 from mapper.training.data.crosswalk import UNTAUGHT, channel_lookup
@@ -395,7 +395,7 @@ def test_zooms_are_a_range(scale):
 
 
 def test_no_recipe_changes_a_patch_unasked():
-    assert Augment().model_dump(exclude={"flip", "turn", "scale"}) == dict.fromkeys(
+    assert Augment().model_dump(exclude={"flip", "turn", "scale", "coarsen"}) == dict.fromkeys(
         (
             "gain",
             "band_gain",
@@ -409,3 +409,4 @@ def test_no_recipe_changes_a_patch_unasked():
         ),
         0.0,
     )
+    assert Augment().coarsen == 1

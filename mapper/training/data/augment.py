@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapper.recipe.training import Augment
+from mapper.recipe.learning import Augment
 
 _DIRECTIONS = ("aspect",)
 """Bands that hold compass directions: they turn with the patch."""
@@ -56,12 +56,13 @@ class BandKinds:
 
 def augmented(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Generator) -> Patch:
     """A changed patch; what happens depends on the generator alone."""
+    if how.coarsen > 1 and kinds.light.any():
+        _averaged(patch, kinds.light, lambda values: coarsened(values, how.coarsen))
     _turned(patch, how, kinds, rng)
     _lit(patch, how, kinds, rng)
     if how.blur and kinds.light.any() and rng.random() < how.blur:
         sigma = rng.uniform(0.1, 1.0)
-        seen, valid = patch.image[kinds.light], patch.valid[kinds.light]
-        patch.image[kinds.light] = known_mean(seen, valid, lambda v: blurred(v, sigma))
+        _averaged(patch, kinds.light, lambda values: blurred(values, sigma))
     if how.drop_sources and kinds.optional and rng.random() < how.drop_sources:
         gone = kinds.optional[rng.integers(len(kinds.optional))]
         patch.valid[list(gone)] = False
@@ -117,6 +118,11 @@ def _lit(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Generator)
     patch.image[kinds.light] = seen.astype(np.float32)
 
 
+def _averaged(patch: Patch, bands: np.ndarray, average: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Some bands by an average of what is data in each."""
+    patch.image[bands] = known_mean(patch.image[bands], patch.valid[bands], average)
+
+
 def known_mean(
     image: np.ndarray, valid: np.ndarray, average: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
@@ -142,6 +148,26 @@ def blurred(image: np.ndarray, sigma: float) -> np.ndarray:
         parts = [w * np.take(wide, range(k, k + size), axis=axis) for k, w in enumerate(weights)]
         image = np.asarray(np.sum(parts, axis=0), dtype=np.float32)
     return image
+
+
+def coarsened(image: np.ndarray, side: int) -> np.ndarray:
+    """Means over squares of `side` pixels, brought back to their pixels by bilinear interpolation.
+
+    `(band, y, x)` float32. Squares are counted from the first pixel; the last may be cut.
+    """
+    for axis in (1, 2):
+        size = image.shape[axis]
+        begin = np.arange(0, size, side)
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        count = np.diff(begin, append=size).astype(np.float32).reshape(shape)
+        cells = np.add.reduceat(image, begin, axis=axis) / count
+        place = np.clip((np.arange(size) + 0.5) / side - 0.5, 0, len(begin) - 1)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, len(begin) - 1)
+        share = (place - low).astype(np.float32).reshape(shape)
+        image = np.take(cells, low, axis) * (1 - share) + np.take(cells, high, axis) * share
+    return np.asarray(image, dtype=np.float32)
 
 
 def grown_holes(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning
@@ -22,12 +22,31 @@ from mapper.training.data.patches import (
     ValidationPatches,
 )
 from mapper.training.losses import class_weights
-from mapper.training.networks.build import source_channels
+from mapper.training.networks.build import cell_pixels, source_channels
 
 logger = logging.getLogger(__name__)
 
 Parts = tuple[Sequence[LabelledImage], Sequence[LabelledImage]]
 """Images to train on, and images to judge by."""
+
+
+def digest_of_images(images: Iterable[LabelledImage]) -> str:
+    """Of names and sizes of files; a sample of a Zarr group, which is no file, by its pixels."""
+    listed = sorted(
+        [i.name, i.image.stat().st_size if i.image.is_file() else i.shape[0] * i.shape[1]]
+        for i in images
+    )
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def labelled_channels(train: Train, data: LabelledSet) -> Channels:
+    """How a labelled set meets a recipe. Raises: DataError where bands or classes do not."""
+    names = [c.name for c in table_of(train.classes).classes]
+    try:
+        lookup = channel_lookup(data.classes, names, train.data.crosswalk)
+    except DataError as reason:
+        raise DataError(f"{data.root}: {reason}") from reason
+    return Channels.of(train, data, lookup)
 
 
 class Feed(lightning.LightningDataModule):
@@ -36,10 +55,7 @@ class Feed(lightning.LightningDataModule):
     def __init__(self, train: Train, data: LabelledSet, parts: Parts, workers: int = 0) -> None:
         """Reads what fits into memory. Raises: DataError."""
         super().__init__()
-        lookup = channel_lookup(
-            data.classes, [c.name for c in table_of(train.classes).classes], train.data.crosswalk
-        )
-        channels = Channels.of(train, data, lookup)
+        channels = labelled_channels(train, data)
         labelled = [[i for i in side if i.label is not None] for side in parts]
         if not labelled[0] or not labelled[1]:
             raise DataError(f"{data.root} has no labelled image to train on, or none to judge by")
@@ -53,7 +69,7 @@ class Feed(lightning.LightningDataModule):
         self._check_labels()
         required = train.bands if train.required is None else train.required
         kinds = BandKinds.of(train.bands, source_channels(train.bands), required)
-        self.patches = TrainingPatches(self.learned, train, kinds, train.seed)
+        self.patches = TrainingPatches(self.learned, train, kinds, train.seed, cell_pixels(train))
         self.held = ValidationPatches(self.judged, train.patch)
 
     def _check_labels(self) -> None:
@@ -92,10 +108,9 @@ class Feed(lightning.LightningDataModule):
         """What is in the two sides, for the card: names of images by a hash, pixels by class."""
 
         def side(images: Images) -> dict[str, Any]:
-            listed = sorted([i.name, i.image.stat().st_size] for i in images.images)
             return {
-                "images": len(listed),
-                "digest": hashlib.sha256(json.dumps(listed).encode()).hexdigest(),
+                "images": len(images.images),
+                "digest": digest_of_images(images.images),
                 "groups": sorted({i.group for i in images.images if i.group}),
                 "pixels": self._taught(images),
             }

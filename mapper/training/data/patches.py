@@ -128,9 +128,11 @@ class Images:
 class TrainingPatches:
     """Random patches: indices are `(epoch, index)`."""
 
-    def __init__(self, images: Images, train: Train, kinds: BandKinds, seed: int) -> None:
-        """`train` says their size and how they are changed."""
-        self.images, self.kinds, self.seed = images, kinds, seed
+    def __init__(
+        self, images: Images, train: Train, kinds: BandKinds, seed: int, cell: int = 1
+    ) -> None:
+        """`train` says their size and how they are changed; they begin at multiples of `cell`."""
+        self.images, self.kinds, self.seed, self.cell = images, kinds, seed, cell
         self.side, self.how = train.patch, train.augment
         self.count = train.patches or max(1, round(images.sizes.sum() / train.patch**2))
 
@@ -148,41 +150,55 @@ class TrainingPatches:
         return self.images.scaled(augmented(patch, self.how, self.kinds, rng))
 
     def _drawn(self, rng: np.random.Generator) -> Patch:
-        low, high = self.how.scale
-        factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if low < high else low
-        side = max(8, round(self.side / factor))
+        side = zoomed_side(self.side, self.how.scale, rng)
         centred = self.how.rare_classes and rng.random() < self.how.rare_classes
-        number, box = self._of_class(rng, side) if centred else self._anywhere(rng, side)
-        patch = self.images.piece(number, box)
-        return patch if side == self.side else _resized(patch, self.side, self.kinds.directions)
+        cell = self.cell if side == self.side else 1
+        number, box = (
+            self._of_class(rng, side, cell) if centred else anywhere(self.images, side, rng, cell)
+        )
+        return fitted(self.images.piece(number, box), self.side, self.kinds.directions)
 
-    def _anywhere(self, rng: np.random.Generator, side: int) -> tuple[int, Box]:
-        sizes = self.images.sizes
-        number = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
-        return number, _box(self.images.images[number].shape, side, rng)
-
-    def _of_class(self, rng: np.random.Generator, side: int) -> tuple[int, Box]:
+    def _of_class(self, rng: np.random.Generator, side: int, cell: int) -> tuple[int, Box]:
         """Around a pixel of a class, every class as often."""
         counts = self.images.counts
         present = np.flatnonzero(counts.sum(axis=0))
         if not len(present):
-            return self._anywhere(rng, side)
+            return anywhere(self.images, side, rng, cell)
         channel = int(rng.choice(present))
         weights = counts[:, channel] / counts[:, channel].sum()
         number = int(rng.choice(len(weights), p=weights))
         shape = self.images.images[number].shape
         for _ in range(_TRIES):
-            box = _box(shape, side, rng)
+            box = square(shape, side, rng, cell)
             if (self.images.piece(number, box).label == channel).any():
                 break
         return number, box
 
 
-def _box(shape: tuple[int, int], side: int, rng: np.random.Generator) -> Box:
-    """A square anywhere in an image; smaller images lie in its middle."""
+def zoomed_side(side: int, scale: tuple[float, float], rng: np.random.Generator) -> int:
+    """Pixels that become `side` of them, by a zoom drawn from a range of factors."""
+    low, high = scale
+    factor = float(np.exp(rng.uniform(np.log(low), np.log(high)))) if low < high else low
+    return max(8, round(side / factor))
+
+
+def anywhere(images: Images, side: int, rng: np.random.Generator, cell: int = 1) -> tuple[int, Box]:
+    """A square of an image that is drawn by its size."""
+    sizes = images.sizes
+    number = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+    return number, square(images.images[number].shape, side, rng, cell)
+
+
+def square(shape: tuple[int, int], side: int, rng: np.random.Generator, cell: int = 1) -> Box:
+    """A square anywhere in an image; smaller images lie in its middle.
+
+    It begins at a multiple of `cell` pixels, counted from the first of the image.
+    """
 
     def start(size: int) -> int:
-        return int(rng.integers(0, size - side + 1)) if size > side else (size - side) // 2
+        if size <= side:
+            return (size - side) // 2 // cell * cell
+        return cell * int(rng.integers(0, (size - side) // cell + 1))
 
     return start(shape[0]), start(shape[1]), side, side
 
@@ -196,9 +212,11 @@ def _bilinear(values: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(found[0].numpy())
 
 
-def _resized(patch: Patch, side: int, directions: np.ndarray) -> Patch:
-    """To another size: values bilinear; validity, labels and directions by the nearest pixel."""
+def fitted(patch: Patch, side: int, directions: np.ndarray) -> Patch:
+    """To a size: values bilinear; validity, labels and directions by the nearest pixel."""
     old = patch.label.shape[0]
+    if old == side:
+        return patch
     nearest = np.minimum(((np.arange(side) + 0.5) * old / side).astype(int), old - 1)
     image = known_mean(patch.image, patch.valid, lambda values: _bilinear(values, side))
     image[directions] = patch.image[directions][:, nearest][:, :, nearest]

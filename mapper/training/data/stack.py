@@ -21,7 +21,7 @@ def stacked_images(root: Path, samples: Sequence[Mapping[str, Any]]) -> tuple[La
         store, number = root / str(sample["image"]), int(sample["index"])
         if not store.resolve().is_relative_to(root.resolve()):
             raise DataError(f"{root} names {sample['image']}, outside of its folder")
-        count = _arrays(store)[0].shape[0]
+        count = _array(store, "image").shape[0]
         if not 0 <= number < count:
             raise DataError(f"{store} holds {count} samples, the index names number {number}")
         height, width = (int(v) for v in sample["shape"])
@@ -51,21 +51,26 @@ def read_stacked(
     known: frozenset[int],
     ignored: frozenset[int],
 ) -> Pixels:
-    """A piece of a sample; `bands` count from 0.
+    """A piece of a sample; `bands` count from 0. Without a label in `image` none is read.
 
     Raises: DataError where it cannot be read, or its label has a value that is neither known nor
         ignored.
     """
-    values, labels = _arrays(image.image.parent)
-    number = int(image.image.name)
+    store, number = image.image.parent, int(image.image.name)
     row, col, height, width = box or (0, 0, *image.shape)
     place = np.s_[..., row : row + height, col : col + width]
     try:
-        stored = np.asarray(values[number])[list(bands)][place]
-        label = np.array(labels[number][place])
+        stored = np.asarray(_array(store, "image")[number])[list(bands)][place]
+        label = None
+        if image.label is not None:
+            label = np.array(_array(store, "label")[number][place])
+    except DataError:
+        raise
     # what a damaged chunk raises depends on its codec
     except Exception as reason:
         raise DataError(f"sample {image.name} of {image.image.parent} cannot be read") from reason
+    if label is None:
+        return Pixels(values=stored, valid=np.isfinite(stored), label=None)
     strange = sorted(set(np.unique(label).tolist()) - known - ignored - {IGNORED})
     if strange:
         raise DataError(
@@ -86,12 +91,11 @@ def _transforms(store: Path) -> np.ndarray:
         raise DataError(f"{store} does not say where its samples lie ({reason})") from reason
 
 
-@lru_cache(maxsize=4)
-def _arrays(store: Path) -> tuple[Any, Any]:
+@lru_cache(maxsize=8)
+def _array(store: Path, name: str) -> Any:
     import zarr
 
     try:
-        group = zarr.open_group(store, mode="r")
-        return group["image"], group["label"]
+        return zarr.open_group(store, mode="r")[name]
     except (OSError, KeyError, ValueError) as reason:
-        raise DataError(f"{store} is no Zarr group of image and label ({reason})") from reason
+        raise DataError(f"{store} is no Zarr group with an array {name} ({reason})") from reason

@@ -11,6 +11,7 @@ from mapper.training.networks.deeplab import DeepLabV3, DeepLabV3Plus
 from mapper.training.networks.fbp import FbpUNet
 from mapper.training.networks.gum import GlobalUrbanMapper
 from mapper.training.networks.network import Segmenter, Supervised
+from mapper.training.networks.subpixel import SubPixel
 from mapper.training.networks.ugsnet import UGSNet
 from mapper.training.networks.unet import UNet
 
@@ -25,6 +26,7 @@ NETWORKS: dict[str, type[Segmenter]] = {
     "deeplabv3plus": DeepLabV3Plus,
     "daformer": DAFormer,
     "segformer": SegFormer,
+    "subpixel": SubPixel,
 }
 
 
@@ -75,6 +77,18 @@ def check_sizes(network: Supervised, train: Train) -> None:
             raise RecipeError(
                 f"train.{what} is {side}; {train.network.name} takes multiples of {inner.multiple}"
             )
+    stride, cell = train.window.get("stride"), inner.cell
+    if stride and stride % cell:
+        raise RecipeError(
+            f"train.window stride is {stride}; {train.network.name} takes multiples of {cell}"
+        )
+
+
+def cell_pixels(train: Train) -> int:
+    """Side of the cells of a recipe's network, see `Segmenter.cell`."""
+    kind = NETWORKS[train.network.name]
+    ratio = inspect.signature(kind).parameters.get("ratio")
+    return int(train.network.options.get("ratio", ratio.default)) if ratio else 1  # type: ignore[arg-type]
 
 
 def source_channels(bands: list[str]) -> tuple[tuple[int, ...], ...]:

@@ -14,6 +14,8 @@ class Segmenter(nn.Module):
 
     multiple = 1
     """Sides of the input must be multiples of it."""
+    cell = 1
+    """Side in pixels of what is averaged before all else, counted from the first pixel."""
     least_batch = 1
     """Fewer images at once cannot be normalised: 2 where means over the window are."""
     global_context = False
