@@ -1,0 +1,1 @@
+"""Unsupervised domain adaptation: a labelled source, a target without labels."""

@@ -1,0 +1,143 @@
+"""Colours of the target: moments by numpy, amplitudes by plain sums of waves."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapper.training.adapt.styles import restyled, swapped_amplitude
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LIGHT = torch.tensor([True, True, False])
+
+
+def drawn(seed, batch=3, shape=(9, 11), mean=0.0, spread=1.0, missing=0.3):
+    rng = np.random.default_rng(seed)
+    image = rng.normal(mean, spread, (batch, 3, *shape)).astype(np.float32)
+    image *= np.arange(1, batch + 1, dtype=np.float32)[:, None, None, None]
+    valid = (rng.random(image.shape) >= missing).astype(np.float32)
+    return torch.from_numpy(image), torch.from_numpy(valid)
+
+
+def moments(image, valid):
+    values = image.numpy()[valid.numpy() > 0].astype(np.float64)
+    return values.mean(), values.std()
+
+
+# moments ------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10**6), sizes=st.sampled_from([(3, 3), (4, 2), (2, 5)]))
+def test_moments_are_those_of_a_target_image(seed, sizes):
+    image, valid = drawn(seed, sizes[0])
+    target, known = drawn(seed + 1, sizes[1], (7, 8), mean=2.0, spread=0.5)
+    torch.manual_seed(seed)
+    found = restyled(image, valid, target, known, LIGHT)
+    torch.manual_seed(seed)
+    order = torch.randperm(sizes[1]).tolist()
+    for k, band in np.ndindex(sizes[0], 2):
+        of = order[k % sizes[1]]
+        expected = moments(target[of, band], known[of, band])
+        np.testing.assert_allclose(moments(found[k, band], valid[k, band]), expected, rtol=1e-4)
+        there = valid[k, band] > 0
+        own = image[k, band][there].numpy()
+        # the same picture: a straight line leads from one to the other
+        assert np.corrcoef(own, found[k, band][there].numpy())[0, 1] > 0.9999
+    assert torch.equal(found[:, 2], image[:, 2])
+    assert torch.equal(found[valid == 0], image[valid == 0])
+
+
+def test_a_strength_goes_only_so_far():
+    image, valid = drawn(0)
+    target, known = drawn(1, 1, mean=3.0, spread=2.0)
+    strength = torch.tensor([0.0, 0.25, 1.0])
+    found = restyled(image, valid, target, known, LIGHT, strength)
+    torch.testing.assert_close(found[0], image[0], atol=1e-5, rtol=1e-5)
+    for k, band in np.ndindex(3, 2):
+        own = np.array(moments(image[k, band], valid[k, band]))
+        other = np.array(moments(target[0, band], known[0, band]))
+        expected = own + float(strength[k]) * (other - own)
+        np.testing.assert_allclose(moments(found[k, band], valid[k, band]), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("worth", [1e6, float("nan")])
+def test_missing_values_have_no_say(worth):
+    image, valid = drawn(0)
+    target, known = drawn(1)
+    found = []
+    for fill in (0.0, worth):
+        ours, theirs = torch.where(valid > 0, image, fill), torch.where(known > 0, target, fill)
+        torch.manual_seed(2)
+        found.append(restyled(ours, valid, theirs, known, LIGHT)[valid > 0])
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 5000.0])
+def test_flat_bands_are_shifted_alone(value):
+    target, known = drawn(1, 1, mean=3.0)
+    flat = torch.full((1, 3, 9, 11), value)
+    full = torch.ones_like(flat)
+    found = restyled(flat, full, target, known, LIGHT)
+    wanted = moments(target[0, 0], known[0, 0])[0]
+    np.testing.assert_allclose(found[0, 0].numpy(), wanted, rtol=1e-3)
+    found = restyled(target, known, flat, full, LIGHT)
+    mean, spread = moments(found[0, 0], known[0, 0])
+    assert mean == pytest.approx(value, rel=1e-4, abs=1e-5)
+    assert spread == pytest.approx(moments(target[0, 0], known[0, 0])[1], rel=1e-2)
+
+
+def test_bands_without_data_stay():
+    image, valid = drawn(0)
+    target, known = drawn(1, 1, mean=3.0)
+    known[:, 0] = 0
+    valid[1, 1] = 0
+    found = restyled(image, valid, target, known, LIGHT)
+    assert torch.equal(found[:, 0], image[:, 0])
+    assert torch.equal(found[1, 1], image[1, 1])
+    assert not torch.equal(found[0, 1], image[0, 1])
+    assert torch.isfinite(found).all()
+
+
+# amplitudes ---------------------------------------------------------------------------------
+
+
+def swapped(image, target, beta):
+    """One band, as published: whole spectra, shifted so that the slowest wave is in the middle."""
+    own, other = np.fft.fftshift(np.fft.fft2(image)), np.fft.fftshift(np.fft.fft2(target))
+    height, width = image.shape
+    reach = int(np.floor(min(height, width) * beta))
+    amplitude = np.abs(own)
+    for y, x in np.ndindex(height, width):
+        if abs(y - height // 2) <= reach and abs(x - width // 2) <= reach:
+            amplitude[y, x] = np.abs(other[y, x])
+    both = amplitude * np.exp(1j * np.angle(own))
+    return np.real(np.fft.ifft2(np.fft.ifftshift(both)))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 12), (12, 7), (11, 11)])
+@pytest.mark.parametrize("beta", [0.0, 0.01, 0.1, 0.3])
+def test_amplitudes_are_swapped_as_published(shape, beta):
+    image, _ = drawn(0, 3, shape)
+    target, _ = drawn(1, 2, shape, mean=1.0)
+    found = swapped_amplitude(image, target, beta)
+    assert found.shape == image.shape
+    assert found.dtype == torch.float32
+    for k, band in np.ndindex(3, 3):
+        own, other = (t.numpy().astype(np.float64) for t in (image[k, band], target[k % 2, band]))
+        np.testing.assert_allclose(found[k, band].numpy(), swapped(own, other, beta), atol=1e-4)
+
+
+def test_an_image_beside_itself_is_itself():
+    image, _ = drawn(0)
+    torch.testing.assert_close(swapped_amplitude(image, image, 0.2), image, atol=1e-5, rtol=1e-5)
+
+
+def test_beta_of_nothing_swaps_the_mean_alone():
+    image, target = drawn(0, mean=2.0)[0], drawn(1, mean=5.0)[0]
+    found = swapped_amplitude(image, target, 0.0)
+    means = [t.mean(dim=(2, 3)) for t in (found, target)]
+    torch.testing.assert_close(*means)
+    flat = [t - t.mean(dim=(2, 3), keepdim=True) for t in (found, image)]
+    torch.testing.assert_close(*flat, atol=1e-5, rtol=1e-4)
