@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import mapper
+from mapper.cli.adapting import add_to as add_adapting
 from mapper.cli.library import models_app, recipe_app, recipes
 from mapper.cli.mirror import add_mirror
 from mapper.cli.models import app as model_app
@@ -53,6 +54,7 @@ app.add_typer(models_app)
 app.add_typer(recipe_app)
 app.command()(recipes)
 add_training(app)
+add_adapting(app)
 add_mirror(app)
 
 
@@ -284,11 +286,14 @@ def simulate(
     aoi: Annotated[Path | None, typer.Option(help="Areas to simulate, instead of three")] = None,
     year: Year = 2022,
     seed: Annotated[int, typer.Option(help="Of the world")] = 1,
+    style: Annotated[
+        str, typer.Option(help="Of towns, season and sensor: `default`, `dry` or `northern`")
+    ] = "default",
 ) -> None:
     """Write a simulated archive with its ground truth."""
     from mapper.cli.demo import write_world
 
-    typer.echo(str(write_world(out, aoi, year, seed)))
+    typer.echo(str(write_world(out, aoi, year, seed, style)))
 
 
 def _options(given: dict[str, Any]) -> Any:

@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,11 +17,10 @@ from mapper.area.grid import plain_number
 from mapper.classes import ClassTable
 from mapper.errors import DataError, UsageError
 from mapper.events import Event, Listener, ignore
+from mapper.run.chosen import latest_versions
 from mapper.run.cut import CityCube, all_bands, open_cube
 from mapper.run.labels import RunLabels, labels_of_maps, labels_of_rasters
-from mapper.run.layout import Version, all_versions
 from mapper.run.pointfile import read_points
-from mapper.run.publish import read_item
 from mapper.run.take import (
     CitySamples,
     CityTaker,
@@ -124,7 +122,8 @@ def make_samples(options: SampleOptions, listener: Listener = ignore) -> Samples
         fit, or where no sample is left; StoreError where the disk refuses.
     """
     _check(options)
-    cubes = [open_cube(version) for version in _versions(options)]
+    versions = latest_versions(options.run, options.cities, options.product)
+    cubes = [open_cube(version) for version in versions]
     _check_alike(cubes)
     if options.labels is None:
         labels = labels_of_maps(cubes, options.confidence)
@@ -184,41 +183,6 @@ def _check(options: SampleOptions) -> None:
     if options.block is not None and not 0 < options.block < math.inf:
         raise UsageError(f"--block is {options.block}; give metres")
     check_new(options.out)
-
-
-def _versions(options: SampleOptions) -> list[Version]:
-    """The latest finished version of each city, by slug."""
-    finished = [version for version in all_versions(options.run) if version.published]
-    if not finished:
-        raise UsageError(f"{options.run} holds no finished map; give what --out of a run named")
-    chosen = _of_cities(finished, options.cities)
-    products = sorted({version.product for version in chosen})
-    product = options.product or products[0]
-    if product not in products:
-        raise UsageError(f"no city has product {product!r}; there are {', '.join(products)}")
-    if not options.product and len(products) > 1:
-        raise UsageError(f"there are {', '.join(products)}; choose one with --product")
-    # versions come by number, so the latest stays
-    latest = {version.slug: version for version in chosen if version.product == product}
-    return [latest[slug] for slug in sorted(latest)]
-
-
-def _of_cities(versions: Sequence[Version], names: Sequence[str]) -> list[Version]:
-    if not names:
-        return list(versions)
-    known: dict[str, set[str]] = {}
-    for version in versions:
-        title = str(read_item(version)["properties"]["mapper:city"])  # type: ignore[index]
-        known.setdefault(version.slug, {version.slug}).add(title.casefold())
-    wanted = {name.casefold() for name in names}
-    for name in names:
-        if not any(name.casefold() in called for called in known.values()):
-            near = get_close_matches(name.casefold(), known, n=3)
-            hint = (
-                f"; did you mean {', '.join(near)}?" if near else f"; there are {', '.join(known)}"
-            )
-            raise UsageError(f"no mapped city is called {name!r}{hint}")
-    return [version for version in versions if known[version.slug] & wanted]
 
 
 def _check_alike(cubes: Sequence[CityCube]) -> None:

@@ -1,0 +1,523 @@
+"""Cities learn their own models: targets are pieces of cubes, and the next map is by them."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+import zarr
+from typer.testing import CliRunner
+
+from mapper.area.aoi import read_areas
+from mapper.cli.commands import app
+from mapper.errors import DataError, MapperError, PartlyDoneError, RecipeError, UsageError
+from mapper.inference.card import load_card
+from mapper.recipe import load_recipe
+from mapper.recipe.load import data_directory
+from mapper.recipe.settings import changed, with_samples
+from mapper.run import adaptcity, adapttarget
+from mapper.run.adapt import adapt_cities
+from mapper.run.adaptcity import CityAdapted, changed_share, pinned
+from mapper.run.adaptmaps import check_gives
+from mapper.run.adaptrequest import AdaptRequest, CitiesReport, check_options, kind_of
+from mapper.run.adapttarget import run_target
+from mapper.run.layout import Version
+from mapper.run.run import RunOptions, run
+from mapper.run.samples import SampleOptions, make_samples
+from mapper.simulate import SimulatedCity, WorldOptions, write_archive
+from mapper.simulate.spectra import TRUTH_CLASSES
+from tests.training.lessons import train_section
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use `@` matmul instead of:PendingDeprecationWarning"
+)
+
+CITIES = (
+    SimulatedCity(
+        name="Zweistadt", country="Nowhere", iso="XXA", lon=6.0004, lat=45.6412, size_m=640,
+        seed=7, orbits=(),
+    ),
+    SimulatedCity(
+        name="Plainville", country="Nowhere", iso="XXA", lon=-30.2, lat=-35.1, size_m=800,
+        seed=8, orbits=(),
+    ),
+)  # fmt: skip
+SLUGS = ["plainville", "zweistadt"]
+BANDS = ["sentinel2:red", "sentinel2:green", "sentinel2:nir"]
+PRODUCT = "tiny-10m-2022"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """PyTorch on one thread, and left as it was found."""
+    import torch
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Two small cities, seen twice."""
+    folder = tmp_path_factory.mktemp("adapt-world")
+    bands = ("green", "red", "nir")
+    options = WorldOptions(scenes=2, s1_dates=1, margin_m=400, bands=bands, highres=False)
+    write_archive(folder, CITIES, options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe_file(tmp_path_factory):
+    """The spectral recipe, with a tiny network to train."""
+    content = yaml.safe_load((data_directory("pipelines") / "spectral-10m.yaml").read_text())
+    train = train_section(
+        options={"width": 4, "depth": 2},
+        bands=BANDS,
+        scaling=[{"type": "scale", "value": 1.0}],
+        classes=[
+            {"value": c.value, "name": c.name, "color": c.color} for c in TRUTH_CLASSES.classes
+        ],
+        data={"layout": "samples"},
+        epochs=2,
+        adapt={"method": "adabn", "epochs": 1, "patches": 4, "adabn": {"batches": 2}},
+        window={"size": 64, "mode": "core"},
+    )
+    # nothing is left open, so nothing is measured
+    content |= {
+        "name": "tiny-10m",
+        "train": train.model_dump(mode="json"),
+        "predict": {"form": "model", "batch": 1, "size": 64},
+    }
+    path = tmp_path_factory.mktemp("adapt-recipe") / "tiny-10m.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Address of a cluster whose worker is a thread of this process."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
+    ) as found:
+        yield found.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def mapped_once(world, recipe_file, cluster, tmp_path_factory):
+    """Folder of a run over both, by the spectral model."""
+    out = tmp_path_factory.mktemp("adapt-run") / "maps"
+    options = RunOptions(
+        aoi=world / "cities.geojson",
+        year=2022,
+        catalog=str(world / "catalog.json"),
+        out=out,
+        recipe=str(recipe_file),
+        cluster=cluster,
+        tile_size=256,
+    )
+    run(options).check()
+    return out
+
+
+@pytest.fixture
+def mapped(mapped_once, tmp_path):
+    """A copy of it, to add versions to."""
+    return shutil.copytree(mapped_once, tmp_path / "maps")
+
+
+@pytest.fixture(scope="module")
+def samples(world, mapped_once, tmp_path_factory):
+    """Labelled patches of one of them: the source."""
+    out = tmp_path_factory.mktemp("adapt-source") / "set"
+    labels = world / "simulated-truth"
+    make_samples(
+        SampleOptions(
+            run=mapped_once, out=out, labels=labels, size=32, per_class=4, cities=("plainville",)
+        )
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def weights(recipe_file, samples, tmp_path_factory):
+    """Of a training on the source, once for all tests but one."""
+    from mapper.training.train import TrainOptions, train_model
+
+    out = tmp_path_factory.mktemp("adapt-weights") / "training"
+    recipe = changed(with_samples(load_recipe(str(recipe_file))), ["split.block=60"])
+    train_model(TrainOptions(recipe=recipe, data=samples, out=out))
+    return out
+
+
+@pytest.fixture
+def request_(world, recipe_file, samples, weights, mapped, tmp_path, cluster):
+    """Adapt to the run's cities."""
+    recipe = changed(with_samples(load_recipe(str(recipe_file))), ["split.block=60"])
+    return AdaptRequest(
+        recipe=recipe,
+        recipe_name=str(recipe_file),
+        source=samples,
+        target=mapped,
+        out=tmp_path / "adapted",
+        start=weights,
+        catalog=str(world / "catalog.json"),
+        cluster=cluster,
+    )
+
+
+def latest(mapped, slug, number):
+    return Version(root=mapped, slug=slug, product=PRODUCT, number=number)
+
+
+def item_of(version):
+    return json.loads((version.product_folder / "item.json").read_text())
+
+
+# targets -----------------------------------------------------------------------------------
+
+
+def test_a_city_is_its_cube_without_labels(mapped_once):
+    found = run_target(mapped_once, "Zweistadt", None, BANDS)
+    group = zarr.open_group(latest(mapped_once, "zweistadt", 1).path / "cube.zarr", mode="r")
+    (image,) = found.images
+    assert (image.name, image.label, image.group) == ("zweistadt-000-000", None, "zweistadt")
+    assert (found.bands, found.scale, found.layout) == (tuple(BANDS), 1.0, "run")
+    pixels = found.read(image, None)
+    assert pixels.values.dtype == np.float32
+    assert pixels.label is None
+    # looked up by coordinates, not by rows and columns
+    height, width = image.shape
+    east = image.place[0] + 10 * (np.arange(width) - (width - 1) / 2)
+    north = image.place[1] - 10 * (np.arange(height) - (height - 1) / 2)
+    cols, rows = np.searchsorted(group["x"][:], east), np.searchsorted(-group["y"][:], -north)
+    np.testing.assert_allclose(group["x"][:][cols], east)
+    stored = group["sentinel2"][:][:, rows][:, :, cols]
+    names = group["sentinel2_band"][:].tolist()
+    for index, band in enumerate(BANDS):
+        expected = stored[names.index(band.split(":")[1])]
+        np.testing.assert_array_equal(pixels.valid[index], expected > 0)
+        known = expected > 0
+        np.testing.assert_array_equal(
+            pixels.values[index][known], (expected * np.float32(0.0001))[known]
+        )
+        assert np.isnan(pixels.values[index][~known]).all()
+    piece = found.read(image, (3, 5, 20, 30))
+    np.testing.assert_array_equal(piece.values, pixels.values[:, 3:23, 5:35])
+
+
+def test_pieces_fill_the_mapped_box_once(mapped_once, monkeypatch):
+    """Nearly equal pieces, named by row and column, whatever their side."""
+    whole = run_target(mapped_once, "plainville", None, BANDS)
+    (image,) = whole.images
+    all_of_it = whole.read(image, None).values
+    monkeypatch.setattr(adapttarget, "SIDE", 30)
+    parts = run_target(mapped_once, "plainville", None, BANDS)
+    sides = {side for part in parts.images for side in part.shape}
+    assert max(sides) <= 30
+    assert max(sides) - min(sides) <= 1
+    left, top = image.place[0] - image.half[0], image.place[1] + image.half[1]
+    seen = np.full(all_of_it.shape, -1, np.float32)
+    for part in parts.images:
+        col = round((part.place[0] - part.half[0] - left) / 10)
+        row = round((top - part.place[1] - part.half[1]) / 10)
+        place = np.s_[:, row : row + part.shape[0], col : col + part.shape[1]]
+        assert (seen[place] == -1).all()
+        seen[place] = parts.read(part, None).values
+    np.testing.assert_array_equal(seen, all_of_it)
+    assert [part.name for part in parts.images] == sorted(part.name for part in parts.images)
+
+
+def test_all_cities_are_one_set(mapped_once):
+    found = run_target(mapped_once, None, PRODUCT, BANDS)
+    assert {image.group for image in found.images} == set(SLUGS)
+    assert len({image.crs for image in found.images}) == 2
+    assert all(np.isfinite(found.read(image, None).values).any() for image in found.images)
+
+
+def test_what_a_city_lacks_is_named(mapped_once, mapped):
+    with pytest.raises(DataError, match=r"zweistadt.*needs sentinel2:coastal"):
+        run_target(mapped_once, "zweistadt", None, [*BANDS, "sentinel2:coastal"])
+    lacking = run_target(mapped_once, "zweistadt", None, [*BANDS, "radar:vv"], required=BANDS)
+    values = lacking.read(lacking.images[0], None).values
+    assert np.isnan(values[3]).all()
+    assert np.isfinite(values[:3]).any()
+    with pytest.raises(UsageError, match="no mapped city is called 'Nirgendwo'"):
+        run_target(mapped_once, "Nirgendwo", None, BANDS)
+    group = zarr.open_group(latest(mapped, "zweistadt", 1).path / "cube.zarr", mode="r")
+    shards = [p for p in (group.store.root / "sentinel2" / "c").rglob("*") if p.is_file()]
+    for shard in shards:
+        shard.unlink()
+    with pytest.raises(DataError, match=r"zweistadt.*no value of sentinel2:red"):
+        run_target(mapped, "zweistadt", None, BANDS)
+
+
+# cities ------------------------------------------------------------------------------------
+
+
+def test_each_city_has_its_own_model_and_its_next_map(request_, mapped):
+    events = []
+    recipe = changed(request_.recipe, ["adapt.method=dpa", "adapt.choose=entropy"])
+    request_ = replace(request_, recipe=recipe)
+    report = adapt_cities(request_, events.append)
+    report.check()
+    assert [city.slug for city in report.cities] == SLUGS
+    digests = set()
+    for city in report.cities:
+        assert (city.state, city.method, city.chosen_by) == ("adapted", "dpa", "entropy")
+        card = load_card(str(request_.out / city.model))
+        digests.add(card.sha256)
+        item = item_of(latest(mapped, city.slug, 2))
+        assert item["properties"]["mapper:model"]["name"] == f"tiny-10m-{city.slug}"
+        assert item["properties"]["mapper:model"]["sha256"] == card.sha256
+        assert item_of(latest(mapped, city.slug, 1))["properties"]["mapper:model"]["name"] != (
+            f"tiny-10m-{city.slug}"
+        )
+        assert city.map == f"cities/{city.slug}/{PRODUCT}/v2/product"
+        assert 0 <= city.changed <= 1
+    assert len(digests) == 2
+    summary = json.loads((request_.out / "adapt.json").read_text())
+    assert [city["slug"] for city in summary["cities"]] == SLUGS
+    assert str(request_.target) not in (request_.out / "adapt.json").read_text()
+    before = {p: p.stat().st_mtime_ns for p in mapped.rglob("*.tif")}
+    again = adapt_cities(request_)
+    assert [city.state for city in again.cities] == ["finished", "finished"]
+    assert [city.map for city in again.cities] == [city.map for city in report.cities]
+    assert {p: p.stat().st_mtime_ns for p in mapped.rglob("*.tif")} == before
+
+
+def test_a_stopped_batch_goes_on(request_, monkeypatch):
+    """What is done is not done again, and imagery stays that of the first start."""
+    request_ = replace(request_, predict=False, cluster="local")
+
+    def stop(event):
+        if event.kind == "city":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adapt_cities(request_, stop)
+    model = request_.out / "cities" / "plainville" / "model" / "model.onnx"
+    made = model.stat().st_mtime_ns
+    assert not (request_.out / "cities" / "zweistadt" / "model").exists()
+    report = adapt_cities(request_)
+    assert {city.slug: city.state for city in report.cities} == {
+        "plainville": "finished",
+        "zweistadt": "adapted",
+    }
+    assert model.stat().st_mtime_ns == made
+    # a model folder that was lost is made again out of the finished adaptation
+    shutil.rmtree(model.parent)
+    monkeypatch.setattr(adaptcity, "target_of", counted := Counted(adaptcity.target_of))
+    assert adapt_cities(request_).cities[0].state == "adapted"
+    assert model.is_file()
+    assert counted.calls == 1
+
+
+class Counted:
+    def __init__(self, inner):
+        self.inner, self.calls = inner, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.inner(*arguments)
+
+
+def test_a_failing_city_stops_no_other(request_, mapped, recipe_file):
+    shards = latest(mapped, "plainville", 1).path / "cube.zarr" / "sentinel2" / "c"
+    for shard in [p for p in shards.rglob("*") if p.is_file()]:
+        shard.unlink()
+    request_ = replace(request_, predict=False)
+    report = adapt_cities(request_)
+    assert [city.state for city in report.cities] == ["failed", "adapted"]
+    assert "no value of sentinel2:red" in report.cities[0].reason
+    with pytest.raises(PartlyDoneError, match=r"1 of 2 cities not adapted: plainville: .*no value"):
+        report.check()
+    told = CliRunner().invoke(
+        app,
+        [
+            *("adapt", str(recipe_file), "--source", str(request_.source)),
+            *("--target", str(mapped), "--out", str(request_.out), "--from", str(request_.start)),
+            *("--set", "split.block=60", "--no-predict", "--json"),
+            *("--catalog", request_.catalog),
+        ],
+    )
+    assert isinstance(told.exception, PartlyDoneError)
+    last = json.loads(told.stdout.splitlines()[-1])
+    assert [city["state"] for city in last["cities"]] == ["failed", "finished"]
+
+
+@pytest.mark.slow
+def test_together_is_one_model_of_all(request_, mapped):
+    report = adapt_cities(replace(request_, together=True))
+    report.check()
+    assert {city.model for city in report.cities} == {"together/model"}
+    card = load_card(str(request_.out / "together" / "model"))
+    for slug in SLUGS:
+        assert item_of(latest(mapped, slug, 2))["properties"]["mapper:model"]["sha256"] == (
+            card.sha256
+        )
+    with pytest.raises(UsageError, match="another adaptation"):
+        adapt_cities(request_)
+
+
+@pytest.mark.slow
+def test_areas_are_mapped_by_the_source_first(request_, world):
+    """The source is trained on once; its maps are the first versions, the adapted the second."""
+    areas = world / "cities.geojson"
+    request_ = replace(
+        request_, target=areas, year=2022, start=None, cities=("zweistadt",), tile_size=256
+    )
+    report = adapt_cities(request_)
+    report.check()
+    assert report.run == request_.out / "maps"
+    names = [
+        item_of(latest(report.run, "zweistadt", number))["properties"]["mapper:model"]["name"]
+        for number in (1, 2)
+    ]
+    assert names == ["tiny-10m-source", "tiny-10m-zweistadt"]
+    assert (request_.out / "source" / "model.safetensors").is_file()
+    assert not (request_.out / "cities" / "zweistadt" / "adapt" / "source").exists()
+    assert [city.state for city in adapt_cities(request_).cities] == ["finished"]
+    with pytest.raises(UsageError, match="another adaptation"):
+        adapt_cities(replace(request_, year=2021))
+
+
+def test_the_imagery_stays_that_of_the_first_start(mapped, tmp_path):
+    """A map by its own model is the latest version then, and is not what it learns of."""
+    folder, first, second = tmp_path / "city", *(latest(mapped, "zweistadt", n) for n in (1, 2))
+    assert pinned(folder, first) == first
+    shutil.copytree(first.path, second.path)
+    state = second.state()
+    second.state_file.write_text(json.dumps(state | {"token": "another"}))
+    assert pinned(folder, second) == first
+    first.state_file.write_text(json.dumps(state | {"token": "third"}))
+    with pytest.raises(UsageError, match="of another run, or that version is gone"):
+        pinned(folder, second)
+
+
+# what is refused ---------------------------------------------------------------------------
+
+
+def test_a_recipe_that_did_not_make_the_map_is_refused(request_, mapped, tmp_path):
+    """Its next version would be of other scenes, or of another product."""
+    with pytest.raises(UsageError, match="another form of recipe 'tiny-10m'; give --catalog"):
+        adapt_cities(replace(request_, catalog=None))
+    other = request_.recipe.model_copy(update={"name": "other-10m"})
+    with pytest.raises(UsageError, match="next version by its own model would be of other-10m"):
+        adapt_cities(replace(request_, recipe=other))
+    with pytest.raises(UsageError, match="--year is 2021"):
+        adapt_cities(replace(request_, year=2021))
+    alone = replace(request_, together=True, cities=("plainville",))
+    with pytest.raises(UsageError, match="of several cities"):
+        adapt_cities(alone)
+    assert not request_.out.exists()
+
+
+def test_the_area_of_a_version_is_exact(request_, mapped, world):
+    from mapper.run.adapt import Batch
+    from mapper.run.adaptmaps import area_file
+
+    batch = Batch(request=request_, out=request_.out, listener=print, stack=None, kind="run")
+    version = latest(mapped, "zweistadt", 1)
+    written = area_file(batch.wishes, version, request_.out)
+    (own,) = read_areas(written)
+    (first,) = [a for a in read_areas(world / "cities.geojson") if a.slug == "zweistadt"]
+    assert (own.digest, own.name, own.country, own.slug) == (
+        first.digest, first.name, first.country, first.slug,
+    )  # fmt: skip
+    content = json.loads(written.read_text())
+    ring = content["features"][0]["geometry"]["coordinates"][0]
+    ring[1][0] += 1e-6
+    moved = request_.out / "moved.geojson"
+    moved.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="another area for zweistadt"):
+        area_file(replace(batch.wishes, aoi=moved), version, request_.out)
+
+
+def test_a_folder_of_something_else_is_left_alone(request_):
+    request_.out.mkdir()
+    (request_.out / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty and holds no adaptation"):
+        adapt_cities(request_)
+    assert [p.name for p in request_.out.iterdir()] == ["notes.txt"]
+
+
+def test_a_target_without_the_bands_is_refused_before_anything(request_):
+    recipe = changed(request_.recipe, ["bands=['sentinel2:red', 'sentinel2:coastal']"])
+    with pytest.raises(DataError, match="needs sentinel2:coastal"):
+        adapt_cities(replace(request_, recipe=recipe))
+    assert not request_.out.exists()
+    with pytest.raises(RecipeError, match="sentinel2:coastal, which none of its sources"):
+        check_gives(recipe)
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "says"),
+    [
+        ("run", {"judge": "x"}, "--judge: not of a target that is a run's folder"),
+        ("areas", {"year": 2022, "product": "x"}, "--product: not of a target"),
+        ("areas", {}, "which year with --year"),
+        ("images", {"together": True}, "--together: not of a target that is a folder of images"),
+        ("run", {"devices": 2}, "--devices is of one model"),
+        ("nothing", {}, "neither a folder of images"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, recipe_file, target, changes, says):
+    (tmp_path / "run" / "cities").mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "areas.geojson").touch()
+    path = tmp_path / ("areas.geojson" if target == "areas" else target)
+    request_ = AdaptRequest(
+        recipe=load_recipe(str(recipe_file)), recipe_name="x", source=tmp_path, target=path,
+        out=tmp_path / "out", **changes,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=says):
+        check_options(request_)
+    if target != "nothing":
+        assert kind_of(path) == target
+
+
+def test_the_exit_code_says_how_many_are_done(tmp_path):
+    def ended(*states):
+        cities = tuple(CityAdapted(slug=f"c{n}", state=s) for n, s in enumerate(states))
+        return CitiesReport(out=tmp_path, run=tmp_path, cities=cities, seconds=0).check
+
+    assert ended("adapted", "finished")() is None
+    with pytest.raises(PartlyDoneError):
+        ended("adapted", "failed")()
+    with pytest.raises(MapperError, match="no city was adapted") as whole:
+        ended("failed", "not mapped")()
+    assert whole.value.exit_code == 1
+
+
+def test_the_share_that_changed_counts_what_both_have(mapped):
+    """Against a count by hand of two maps of one city."""
+    one = latest(mapped, "zweistadt", 1)
+    two = latest(mapped, "zweistadt", 2)
+    shutil.copytree(one.path, two.path)
+    path = two.product_folder / "classes.tif"
+    with rasterio.open(path) as dataset:
+        values, profile = dataset.read(1), dataset.profile
+    item = item_of(one)
+    listed = item["assets"]["classes"]["classification:classes"]
+    known = [c["value"] for c in listed if not c.get("nodata")]
+    inside = np.argwhere(np.isin(values, known))
+    after = values.copy()
+    for row, col in inside[:30]:
+        after[row, col] = next(v for v in known if v != values[row, col])
+    for row, col in inside[30:50]:
+        after[row, col] = 255
+    with rasterio.open(path, "w", **{**profile, "driver": "GTiff"}) as dataset:
+        dataset.write(after, 1)
+    assert changed_share(one, two) == round(30 / (len(inside) - 20), 6)
+    listed[0]["name"] = "something-else"
+    (two.product_folder / "item.json").write_text(json.dumps(item))
+    assert changed_share(one, two) is None
