@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-slow check docs bench bench-inference bench-ingest bench-search train-small lock models clean
+.PHONY: demo test test-slow check docs bench bench-inference bench-ingest bench-search bench-adapt train-small lock models clean
 
 demo: $(VENV)/.installed
 	$(BIN)/mapper demo --out demo
@@ -79,6 +79,10 @@ build/bench-ingest-env/.installed: requirements.lock benchmarks/requirements-ing
 # an hour on two cores; --ship writes the weights into models/
 train-small: $(VENV)/.installed-test
 	$(BIN)/python -W ignore benchmarks/train_small.py
+
+# an hour on two cores; real tasks need MAPPER_TEST_ARCHIVE
+bench-adapt: $(VENV)/.installed-test
+	$(BIN)/python -W ignore benchmarks/adapt.py
 
 lock:
 	rm -rf build/lock && $(PYTHON) -m venv build/lock

@@ -15,6 +15,7 @@ from mapper.inference.card import load_card, shipped_models
 from mapper.recipe import load_recipe, shipped_recipes
 
 sys.path.insert(0, str(Path(__file__).parent))
+from adapt_tables import adaptation_table, choices_table, cost_table, parts_table
 from ingest_tables import ingest_table, search_table
 
 FIVE = ("ugs-1m", "urban-10m", "openearthmap", "subpixel-2m", "fbp-24")
@@ -183,6 +184,12 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
         "walkthroughs": walkthrough_table,
     },
     "docs/training.md": {"training": training_table},
+    "docs/adaptation.md": {
+        "adaptation": adaptation_table,
+        "choices": choices_table,
+        "parts": parts_table,
+        "costs": cost_table,
+    },
     "docs/inference.md": {"inference": inference_table},
     "docs/ingest.md": {"ingest": ingest_table, "search": search_table},
     "docs/cli.md": {"cli": command_reference},

@@ -123,7 +123,10 @@ class Consistent(Section):
     rare: RareClasses | None = None
     mixing: Mixing | None = Mixing()
     masking: Masking | None = None
-    adabn: bool = Field(default=True, description="Begin with the target's batch statistics")
+    views: int = Field(default=1, ge=1, le=2, description="Of the teacher: plain, and mirrored")
+    plain: bool = Field(
+        default=False, description="Cross entropy alone on the target, whatever the recipe's loss"
+    )
     optimizer: Optimizer = Optimizer(kind="adamw", rate=1e-3, decay=0.01)
     schedule: Schedule = Schedule(kind="poly", power=0.9)
 

@@ -110,12 +110,13 @@ def adapt_city(work: CityWork, listener: Listener = ignore) -> CityAdapted:
     if known is not None and work.finished:
         return replace(known, state="finished")
     from mapper.training.adapt.driver import AdaptOptions, adapt_model
+    from mapper.training.networks.build import cell_pixels
 
     train = train_section(work.recipe)
     options = AdaptOptions(
         recipe=work.recipe,
         source=work.source,
-        target=target_of(work.versions, train.bands, train.required),
+        target=target_of(work.versions, train.bands, train.required, cell_pixels(train)),
         out=work.folder / _ADAPTATION,
         start=work.start,
         workers=work.workers,

@@ -7,7 +7,6 @@ other. Which images there are depends on grid and area alone.
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from shapely import box, prepare
 from mapper.area.grid import PixelBox, plain_number
 from mapper.classes import ClassTable
 from mapper.errors import DataError
-from mapper.run.chosen import latest_versions
 from mapper.run.cut import CityCube, open_cube
 from mapper.run.layout import Version
 from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
@@ -26,42 +24,33 @@ SIDE = 1024
 _LAYOUT = "run"
 
 
-def run_target(
-    run: Path,
-    city: str | None,
-    product: str | None,
+def target_of(
+    versions: Sequence[Version],
     bands: Sequence[str],
     required: Sequence[str] | None = None,
+    cell: int = 1,
 ) -> LabelledSet:
-    """The latest finished map's imagery of one city, or of all of a run together.
+    """Finished versions as one set of unlabelled images.
 
     Args:
-        run: what `run --out` named.
-        city: name or slug; None for all of them as one set.
-        product: recipe and period, where the run has several.
+        versions: of one or several cities.
         bands: what images hold, as `source:band`; NaN where a city lacks one.
         required: bands that every city must have; by default all.
+        cell: lattice pixels that images begin at multiples of, as a sensor's pixels do.
 
-    Raises: UsageError for an unknown city or product; DataError where a cube lacks a band that is
-        required, has no value of it, or differs from the others in resolution.
+    Raises: DataError where a cube lacks a band that is required, has no value of it, or differs
+        from the others in resolution.
     """
-    versions = latest_versions(run, [city] if city else [], product)
-    return target_of(versions, bands, required)
-
-
-def target_of(
-    versions: Sequence[Version], bands: Sequence[str], required: Sequence[str] | None = None
-) -> LabelledSet:
-    """Finished versions as one set of unlabelled images. Raises: as `run_target`."""
     needed = list(bands if required is None else required)
     cubes = {version.slug: open_cube(version) for version in versions}
     for cube in cubes.values():
         check_cube(cube, needed)
     _check_alike(list(cubes.values()))
     squares = {
-        image.name: (cube, pixels) for cube in cubes.values() for image, pixels in _squares(cube)
+        image.name: (cube, image, pixels)
+        for cube in cubes.values()
+        for image, pixels in _squares(cube, cell)
     }
-    images = [image for cube in cubes.values() for image, _ in _squares(cube)]
     for cube in cubes.values():
         _check_values(cube, needed)
     first = next(iter(cubes.values()))
@@ -71,8 +60,12 @@ def target_of(
         bands=tuple(bands),
         scale=1.0,
         classes=_classes_of(first),
-        images=tuple(sorted(images, key=lambda image: image.name)),
-        read=partial(_read, squares=squares, bands=tuple(bands)),
+        images=tuple(squares[name][1] for name in sorted(squares)),
+        read=partial(
+            _read,
+            squares={name: (cube, pixels) for name, (cube, _, pixels) in squares.items()},
+            bands=tuple(bands),
+        ),
         license=_license_of(list(cubes.values())),
         facts={
             "product": first.version.product,
@@ -118,24 +111,24 @@ def _check_alike(cubes: Sequence[CityCube]) -> None:
             )
 
 
-def _squares(cube: CityCube) -> list[tuple[LabelledImage, PixelBox]]:
+def _squares(cube: CityCube, cell: int = 1) -> list[tuple[LabelledImage, PixelBox]]:
     """The mapped box in nearly equal pieces, those that touch the area; north to south."""
     mapped = cube.mapped.intersect(cube.extent)
     prepare(cube.area)
     found = []
-    for row, (row0, row1) in enumerate(_parts(mapped.row0, mapped.row1)):
-        for col, (col0, col1) in enumerate(_parts(mapped.col0, mapped.col1)):
+    for row, (row0, row1) in enumerate(_parts(mapped.row0, mapped.row1, cell)):
+        for col, (col0, col1) in enumerate(_parts(mapped.col0, mapped.col1, cell)):
             pixels = PixelBox(row0=row0, col0=col0, row1=row1, col1=col1)
             if cube.area.intersects(box(*cube.grid.bounds_of(pixels))):
                 found.append((_image(cube, f"{cube.slug}-{row:03d}-{col:03d}", pixels), pixels))
     return found
 
 
-def _parts(start: int, stop: int) -> list[tuple[int, int]]:
-    """A range in the fewest parts of at most SIDE: no slivers, in which no patch fits."""
+def _parts(start: int, stop: int, cell: int) -> list[tuple[int, int]]:
+    """A range in the fewest parts of about SIDE: no slivers, in which no patch fits."""
     count = max(1, -(-(stop - start) // SIDE))
-    edges = [start + (stop - start) * k // count for k in range(count + 1)]
-    return list(pairwise(edges))
+    edges = [start + (stop - start) * k // count for k in range(count)]
+    return list(pairwise([*(min(-(-edge // cell) * cell, stop) for edge in edges), stop]))
 
 
 def _image(cube: CityCube, name: str, pixels: PixelBox) -> LabelledImage:

@@ -23,7 +23,8 @@ from mapper.run.adapt import adapt_cities
 from mapper.run.adaptcity import CityAdapted, changed_share, pinned
 from mapper.run.adaptmaps import check_gives
 from mapper.run.adaptrequest import AdaptRequest, CitiesReport, check_options, kind_of
-from mapper.run.adapttarget import run_target
+from mapper.run.adapttarget import target_of
+from mapper.run.chosen import latest_versions
 from mapper.run.layout import Version
 from mapper.run.run import RunOptions, run
 from mapper.run.samples import SampleOptions, make_samples
@@ -185,6 +186,12 @@ def item_of(version):
 # targets -----------------------------------------------------------------------------------
 
 
+def run_target(run, city, product, bands, **options):
+    """One city of a run, or all of them together."""
+    versions = latest_versions(run, [city] if city else [], product)
+    return target_of(versions, bands, **options)
+
+
 def test_a_city_is_its_cube_without_labels(mapped_once):
     found = run_target(mapped_once, "Zweistadt", None, BANDS)
     group = zarr.open_group(latest(mapped_once, "zweistadt", 1).path / "cube.zarr", mode="r")
@@ -234,6 +241,17 @@ def test_pieces_fill_the_mapped_box_once(mapped_once, monkeypatch):
         seen[place] = parts.read(part, None).values
     np.testing.assert_array_equal(seen, all_of_it)
     assert [part.name for part in parts.images] == sorted(part.name for part in parts.images)
+
+
+def test_pieces_begin_where_cells_of_a_sensor_do(mapped_once, monkeypatch):
+    """Lattice pixels are counted from the origin of the CRS."""
+    monkeypatch.setattr(adapttarget, "SIDE", 30)
+    for cell in (1, 7):
+        found = run_target(mapped_once, "plainville", None, BANDS, cell=cell)
+        for image in found.images:
+            west, north = image.place[0] - image.half[0], image.place[1] + image.half[1]
+            assert round(west / 10) % cell == 0
+            assert round(north / 10) % cell == 0
 
 
 def test_all_cities_are_one_set(mapped_once):

@@ -88,7 +88,8 @@ def same_bits(one, other):
 def test_every_method_leaves_weights_and_a_card(method, near, far, base, tmp_path):
     recipe = adapting(method)
     report = adapted(recipe, (near, far), tmp_path / "out", start=base)
-    assert report.finished and report.method == method
+    assert report.finished
+    assert report.method == method
     card = json.loads((tmp_path / "out" / "card.json").read_text())
     about = card["adapted"]
     assert (about["method"], about["source"], about["target"]["set"]) == (
@@ -113,7 +114,8 @@ def test_the_journal_measures_without_labels(method, near, far, base, tmp_path):
     for line in lines:
         assert all(np.isfinite(line[k]) for k in ("loss", "miou", "entropy", "information"))
         assert 0 <= line["agreement"] <= 1
-        assert line["megapixels_per_second"] > 0 and line["memory_gib"] > 0
+        assert line["megapixels_per_second"] > 0
+        assert line["memory_gib"] > 0
         assert np.isnan(line["target_miou"])
 
 
@@ -201,9 +203,11 @@ def test_going_on_is_not_seen_in_the_result(method, near, far, base, tmp_path):
     recipe = adapting(method)
     adapted(recipe, (near, far), tmp_path / "whole", start=base)
     first = adapted(recipe, (near, far), tmp_path / "parts", start=base, stop_after=1)
-    assert not first.finished and not (tmp_path / "parts" / "card.json").exists()
+    assert not first.finished
+    assert not (tmp_path / "parts" / "card.json").exists()
     second = adapted(recipe, (near, far), tmp_path / "parts", start=base)
-    assert second.finished and second.resumed
+    assert second.finished
+    assert second.resumed
     lines = [read_journal(tmp_path / name / "metrics.csv") for name in ("whole", "parts")]
     assert timeless(lines[0]) == timeless(lines[1])
     assert same_bits(tmp_path / "whole", tmp_path / "parts")
@@ -257,7 +261,8 @@ def test_a_finished_adaptation_has_nothing_to_do(near, far, base, tmp_path):
     first = adapted(recipe, (near, far), tmp_path / "out", start=base)
     stamp = (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns
     again = adapted(recipe, (near, far), tmp_path / "out", start=base)
-    assert again.finished and again.scores == first.scores
+    assert again.finished
+    assert again.scores == first.scores
     assert (tmp_path / "out" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
@@ -316,7 +321,8 @@ def test_stops_where_nothing_gets_better(near, far, base, tmp_path):
     still = ("adapt.dpa.optimizer.rate=1e-12", "adapt.dpa.normalise=false")
     recipe = adapting("dpa", *settings, *still)
     report = adapted(recipe, (near, far), tmp_path / "out", start=base)
-    assert report.finished and report.epochs < 12
+    assert report.finished
+    assert report.epochs < 12
     assert adapted(recipe, (near, far), tmp_path / "out", start=base).epochs == report.epochs
 
 
@@ -346,7 +352,7 @@ def test_domains_without_a_common_band(near, base, tmp_path):
     recipe = adapting("dpa")
     other = recipe.train.data.model_copy(update={"bands": ["radar:vv", "radar:vh"], "labels": ""})
     target = open_target(tmp_path / "far", recipe.train, other)
-    with pytest.raises(DataError, match="the target .* lacks highres:red.*no band in common"):
+    with pytest.raises(DataError, match=r"the target .* lacks highres:red.*no band in common"):
         adapt_model(
             AdaptOptions(
                 recipe=recipe, source=near, target=target, out=tmp_path / "out", start=base
@@ -361,7 +367,7 @@ def test_classes_that_do_not_map(near, far, base, tmp_path):
         {"value": 2, "name": "salt", "color": "EEEEEE"},
     ]
     recipe = adapting("dpa", f"data.classes={json.dumps(other)}")
-    with pytest.raises(DataError, match="'ice' .* has no counterpart among land, road, water"):
+    with pytest.raises(DataError, match=r"'ice' .* has no counterpart among land, road, water"):
         adapted(recipe, (near, far), tmp_path / "out", start=base)
 
 

@@ -57,7 +57,7 @@ def test_losses_are_finite_and_move_the_student(method):
 def test_every_network_can_be_adapted(method, network):
     """Points, an unlabelled channel, transformers."""
     sides = {"ugsnet": 32, "fbp-unet": 32, "daformer": 64}
-    made_, student = made(method, network=network)
+    made_, _student = made(method, network=network)
     losses = made_.losses(*batches(side=sides[network]), FIRST)
     assert all(torch.isfinite(loss) for loss in losses.values())
 
@@ -183,7 +183,7 @@ def test_the_kept_teacher_knows_the_statistics_of_the_target():
     method.teacher.probabilities(target.image, target.valid)
     handle.remove()
     mean = inputs[0].mean(dim=(0, 2, 3))
-    own = [m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d)][0]
+    own = next(m for m in student.modules() if isinstance(m, torch.nn.BatchNorm2d))
     assert torch.allclose(layers[0].running_mean, mean, atol=0.02)
     assert not torch.allclose(own.running_mean, mean, atol=0.02)
 
