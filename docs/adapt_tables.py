@@ -31,22 +31,20 @@ def measured() -> dict[str, Any]:
 
 def seeds_of(rows: Rows, *names: str) -> list[str]:
     """Seeds that all of these rows were measured with."""
-    return sorted(set.intersection(*(set(rows[name]) for name in names)))
+    return sorted(set.intersection(*(set(rows.get(name, {})) for name in names)))
 
 
-def spread(values: Sequence[float]) -> float:
-    """Largest less smallest."""
-    return max(values) - min(values)
-
-
-def closed(rows: Rows, name: str) -> float:
+def closed(rows: Rows, name: str) -> float | None:
     """Share of the gap from source only to oracle that a row closes, of means over the seeds."""
     seeds = seeds_of(rows, name, "source", "oracle")
+    if not seeds:
+        return None
 
     def mean(row: str) -> float:
         return statistics.mean(rows[row][seed]["miou"] for seed in seeds)
 
-    return (mean(name) - mean("source")) / (mean("oracle") - mean("source"))
+    gap = mean("oracle") - mean("source")
+    return (mean(name) - mean("source")) / gap if gap > 0 else None
 
 
 def adaptation_table() -> str:
@@ -54,7 +52,7 @@ def adaptation_table() -> str:
     blocks = []
     for task, found in measured().items():
         rows = found["rows"]
-        classes = list(next(iter(rows["source"].values()))["iou"])
+        classes = list(next(iter(next(iter(rows.values())).values()))["iou"])
         head = ["", "mIoU (min to max)", "gap closed", "overall accuracy", *classes]
         lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [_line(rows, name, classes) for name in ROWS if name in rows]
@@ -69,23 +67,35 @@ def _line(rows: Rows, name: str, classes: Sequence[str]) -> str:
     cells = [
         NAMES[name],
         f"{statistics.mean(miou):.3f} ({min(miou):.3f} to {max(miou):.3f})",
-        "" if name in ("source", "oracle") else f"{closed(rows, name):.0%}",
+        "" if name in ("source", "oracle") else _share(closed(rows, name)),
         f"{statistics.mean(run['accuracy'] for run in runs):.3f}",
-        *(f"{statistics.mean(run['iou'][c] or 0.0 for run in runs):.3f}" for c in classes),
+        *(_mean([run["iou"][c] for run in runs]) for c in classes),
     ]
     return f"| {' | '.join(cells)} |"
 
 
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{statistics.mean(known):.3f}" if known else "–"
+
+
 def choices_table() -> str:
-    """Target mIoU of the epoch that each criterion would have chosen, over tasks and seeds."""
+    """Target mIoU of the epoch that each criterion would have chosen, on the oracle's half.
+
+    Over the tasks and seeds that all of the methods have.
+    """
+    common = [
+        (found["rows"], seed)
+        for found in measured().values()
+        for seed in seeds_of(found["rows"], *ROWS[2:-1])
+    ]
     lines = [f"| method | {' | '.join(CRITERIA)} |", "|---" * (len(CRITERIA) + 1) + "|"]
     for name in ROWS[2:-1]:
-        runs = [
-            run["choices"]
-            for found in measured().values()
-            for run in found["rows"].get(name, {}).values()
-            if run.get("choices")
-        ]
+        runs = [rows[name][seed]["choices"] for rows, seed in common]
         if runs:
             means = [statistics.mean(run[c] for run in runs) for c in CRITERIA]
             lines.append(f"| {NAMES[name]} | {' | '.join(f'{m:.3f}' for m in means)} |")
@@ -93,7 +103,7 @@ def choices_table() -> str:
 
 
 def parts_table() -> str:
-    """The default with a part taken out or put in, against the default on the same seeds."""
+    """The default with a part taken out or put in, on the oracle's half of the target."""
     lines = [
         "| task | variant | mIoU | default, same seeds | difference |",
         "|---|---|---|---|---|",
@@ -103,8 +113,10 @@ def parts_table() -> str:
             if ":" not in name:
                 continue
             seeds = seeds_of(found["rows"], name, "consistent")
-            own = statistics.mean(runs[s]["miou"] for s in seeds)
-            plain = statistics.mean(found["rows"]["consistent"][s]["miou"] for s in seeds)
+            if not seeds:
+                continue
+            own = statistics.mean(runs[s]["tuned"] for s in seeds)
+            plain = statistics.mean(found["rows"]["consistent"][s]["tuned"] for s in seeds)
             variant = name.partition(":")[2]
             lines.append(f"| {task} | {variant} | {own:.3f} | {plain:.3f} | {own - plain:+.3f} |")
     return "\n".join(lines) if len(lines) > 2 else _NOTHING

@@ -1,5 +1,7 @@
 """`mapper adapt`: a network learns a place without labels."""
 
+import logging
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
@@ -10,6 +12,7 @@ from mapper.cli.options import AllowMissing, CatalogAt, City, ClusterAt, Json, M
 from mapper.cli.output import print_line, print_table, show_events
 from mapper.cli.training import Layout, Settings, with_data
 from mapper.errors import UsageError
+from mapper.events import ignore
 from mapper.recipe import load_recipe
 from mapper.recipe.adapting import MethodName
 from mapper.recipe.settings import train_section
@@ -78,7 +81,8 @@ def adapt(
 ) -> None:
     """Adapt a recipe's network to images or cities without labels; run it again to resume."""
     from mapper.run.adapt import adapt_cities, adapt_images
-    from mapper.run.adaptrequest import AdaptRequest, check_options
+    from mapper.run.adaptrequest import AdaptRequest, check_options, settled
+    from mapper.training.trainer import first_process
 
     settings = [*_of_method(method), *(setting or ())]
     plain = load_recipe(recipe)
@@ -112,17 +116,24 @@ def adapt(
         tile_size=tile_size,
         allow_missing=allow_missing,
     )
+    request = settled(request)
     kind = check_options(request)
     if target_layout and kind != "images":
         raise UsageError("--target-layout is of a folder of images; leave it out")
-    if kind == "images":
-        with show_events(json) as listener:
+    if not first_process():
+        # it learns along, and the first has warned of all that there is
+        logging.disable(logging.WARNING)
+    with show_events(json) if first_process() else nullcontext(ignore) as listener:
+        if kind == "images":
             found = adapt_images(request, listener)
-        _print_one(found, json)
+        else:
+            report = adapt_cities(request, listener)
+    if kind == "images":
+        if first_process():
+            _print_one(found, json)
         return
-    with show_events(json) as listener:
-        report = adapt_cities(request, listener)
-    _print_cities(report, json)
+    if first_process():
+        _print_cities(report, json)
     report.check()
 
 

@@ -158,14 +158,15 @@ def window_layout(card: ModelCard, runtime: Runtime, wanted: Predict) -> WindowP
         )
     mode: Mode = wanted.mode or card.window.get("mode", "core")
     cell = cell_of(card)
-    size = wanted.size or runtime.fixed_size or int(card.window.get("size", _SIZE // cell * cell))
+    usual = max(cell, _SIZE // cell * cell)
+    size = wanted.size or runtime.fixed_size or int(card.window.get("size", usual))
     if runtime.fixed_size and size != runtime.fixed_size:
         raise RecipeError(
             f"predict.size is {size}, but model {card.name!r} takes {runtime.fixed_size} only"
         )
     stride = wanted.stride or card.window.get("stride")
     if stride is None:
-        stride = size // 2 // cell * cell if mode == "blend" else _core(card, size)
+        stride = max(cell, size // 2 // cell * cell) if mode == "blend" else _core(card, size)
     halo = halo_of(card)
     if mode == "core" and not card.global_context and (size - stride) // 2 < halo:
         raise RecipeError(

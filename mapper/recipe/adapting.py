@@ -108,7 +108,7 @@ class Masking(Section):
 
 
 class Consistent(Section):
-    """What is better here than the published three; each part is optional."""
+    """Self-training by a teacher that knows the target's statistics; each part is optional."""
 
     momentum: float = Field(default=0.99, gt=0, lt=1, description="Of the teacher's moving mean")
     keep: float = Field(
@@ -119,14 +119,12 @@ class Consistent(Section):
         default=0.5, ge=0, le=1, description="Share of source patches given colours of the target"
     )
     weight: float = Field(default=1.0, ge=0, description="Of the target's loss")
-    normalise: bool = Field(default=True, description="As in `dpa`")
+    normalise: bool = Field(
+        default=False, description="As in `dpa`; for networks without batch normalisation"
+    )
     rare: RareClasses | None = None
     mixing: Mixing | None = Mixing()
     masking: Masking | None = None
-    views: int = Field(default=1, ge=1, le=2, description="Of the teacher: plain, and mirrored")
-    plain: bool = Field(
-        default=False, description="Cross entropy alone on the target, whatever the recipe's loss"
-    )
     optimizer: Optimizer = Optimizer(kind="adamw", rate=1e-3, decay=0.01)
     schedule: Schedule = Schedule(kind="poly", power=0.9)
 

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapper.area.aoi import pick_areas, read_areas
-from mapper.errors import DataError, MapperError, StoreError, UsageError
+from mapper.errors import DataError, StoreError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.recipe.settings import train_section
+from mapper.run.adaptchecks import check_source, chosen_areas, open_images, open_judge
 from mapper.run.adaptcity import (
     CityAdapted,
     CityWork,
@@ -36,12 +36,12 @@ from mapper.run.adaptcity import (
     keep_adapted,
     pinned,
     read_adapted,
-    reason_of,
+    told_reason,
 )
+from mapper.run.adaptclaim import SUMMARY, check_free, claim_of
 from mapper.run.adaptmaps import (
     MapWishes,
     area_file,
-    check_gives,
     check_same_recipe,
     is_latest,
     map_areas,
@@ -49,27 +49,26 @@ from mapper.run.adaptmaps import (
     year_of,
 )
 from mapper.run.adaptrequest import (
-    SUMMARY,
     AdaptRequest,
     CitiesReport,
     Kind,
     check_options,
-    claim_of,
-    read_summary,
+    check_several,
+    settled,
 )
 from mapper.run.adapttarget import check_cube
+from mapper.run.adapttogether import TOGETHER, check_learned, keep_learned, wait_for_learned
 from mapper.run.chosen import latest_versions
 from mapper.run.cluster import open_cluster
 from mapper.run.cut import open_cube
 from mapper.run.layout import Version
 from mapper.run.lock import hold_folder
 from mapper.store.files import write_json
+from mapper.training.trainer import first_process
 
 if TYPE_CHECKING:
     from mapper.training.adapt.driver import AdaptReport
 
-TOGETHER = "together"
-"""Folder of the one model of several cities."""
 _SOURCE = "source"
 _SOURCE_MODEL = "source-model"
 _MAPS = "maps"
@@ -79,30 +78,34 @@ _MAPS = "maps"
 
 
 def adapt_images(request: AdaptRequest, listener: Listener = ignore) -> "AdaptReport":
-    """Adapt to a folder of images and write the model folder. Raises: MapperError."""
-    from mapper.training.adapt.driver import AdaptOptions, adapt_model
-    from mapper.training.adapt.target import open_target
-    from mapper.training.data.layouts import open_data
+    """Adapt to a folder of images and write the model folder.
 
-    train = train_section(request.recipe)
-    judge = None
-    if request.judge is not None:
-        judge = open_data(request.judge, request.judged or train.data, train.table)
+    Raises: MapperError; LockedError where another process works in the folder.
+    """
+    from mapper.training.adapt.driver import SOURCE, AdaptOptions, adapt_model
+
+    check_options(request)
     options = AdaptOptions(
         recipe=request.recipe,
         source=request.source,
-        target=open_target(request.target, train, request.given),
+        target=open_images(request),
         out=request.out,
         start=request.start,
-        judge=judge,
+        judge=open_judge(request),
         workers=request.workers or 0,
         device=request.device,
         devices=request.devices,
     )
-    report = adapt_model(options, listener)
-    if report.finished:
-        export_once(request.out, request.out / "model", f"{request.recipe.name}-adapted")
-    return report
+    if not first_process():
+        return adapt_model(options)
+    if not (request.out / SUMMARY).exists():
+        check_free(request.out, (".lock", SOURCE))
+    check_source(request)
+    with hold_folder(request.out):
+        report = adapt_model(options, listener)
+        if report.finished:
+            export_once(request.out, request.out / "model", f"{request.recipe.name}-adapted")
+        return report
 
 
 # cities ------------------------------------------------------------------------------------
@@ -111,29 +114,20 @@ def adapt_images(request: AdaptRequest, listener: Listener = ignore) -> "AdaptRe
 def adapt_cities(request: AdaptRequest, listener: Listener = ignore) -> CitiesReport:
     """Adapt to mapped cities, each alone or all together, and map them by what was learned.
 
-    Goes on where it was stopped; a finished city is not looked at again.
+    Goes on where it was stopped; a finished city is not looked at again. A further process of one
+    model learns it along and does nothing else.
 
     Raises: UsageError, DataError and RecipeError before a pixel is read; LockedError where
         another process works in the folder.
     """
     began = time.monotonic()
+    request = settled(request)
     kind, out = check_options(request), request.out.resolve()
-    claim = claim_of(request, out, kind)
     with ExitStack() as stack:
         batch = Batch(request=request, out=out, listener=listener, stack=stack, kind=kind)
-        slugs = _slugs(request) if kind == "areas" else []
-        versions = batch.usable(batch.latest()) if kind == "run" else []
-        stack.enter_context(hold_folder(out))
-        before = read_summary(out / SUMMARY).get("cities", [])
-        write_json(out / SUMMARY, claim | {"cities": before})
-        cities = batch.adapted(batch.mapped(slugs) if kind == "areas" else versions)
-        if request.predict:
-            cities = [batch.predicted(city) for city in cities]
-        found = tuple(sorted([*cities, *batch.lost], key=lambda city: city.slug))
-        told = {city["slug"]: city for city in [*before, *map(asdict, found)]}
-        write_json(out / SUMMARY, claim | {"cities": [told[slug] for slug in sorted(told)]})
+        cities = batch.cities() if first_process() else batch.along()
     seconds = round(time.monotonic() - began, 1)
-    return CitiesReport(out=out, run=batch.run, cities=found, seconds=seconds)
+    return CitiesReport(out=out, run=batch.run, cities=cities, seconds=seconds)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -196,11 +190,45 @@ class Batch:
         event = Event(kind="city", stage="adapt", state="failed", city=slug, message=reason)
         self.listener(event)
 
+    def cities(self) -> tuple[CityAdapted, ...]:
+        """How every city ended, by slug; those of earlier starts stay noted in the folder."""
+        areas = chosen_areas(self.request) if self.kind == "areas" else {}
+        versions = self.usable(self.latest()) if self.kind == "run" else []
+        check_source(self.request)
+        claim, before = claim_of(self.request, self.out, self.kind, areas)
+        self.stack.enter_context(hold_folder(self.out))
+        write_json(self.out / SUMMARY, claim | {"cities": before})
+        cities = self.adapted(self.mapped(list(areas)) if self.kind == "areas" else versions)
+        if self.request.predict:
+            cities = [self.predicted(city) for city in cities]
+        found = tuple(sorted([*cities, *self.lost], key=lambda city: city.slug))
+        told = {city["slug"]: city for city in [*before, *map(asdict, found)]}
+        write_json(self.out / SUMMARY, claim | {"cities": [told[slug] for slug in sorted(told)]})
+        return found
+
+    def along(self) -> tuple[CityAdapted, ...]:
+        """A further process of one model: it learns by the versions that the first writes down."""
+        if not self.request.together:
+            return ()
+        if self.kind == "areas" and self.request.start is None:
+            self.source()
+        start = self._start()
+        versions = wait_for_learned(self.out / TOGETHER, self.run)
+        self.versions = {version.slug: version for version in versions}
+        works = [replace(work, start=start) for work in self._works()]
+        return tuple(adapt_in_turn(works, ignore))
+
     # what is adapted to
 
     def latest(self) -> list[Version]:
-        """Of the cities that were asked for. Raises: UsageError."""
-        return latest_versions(self.run, self.request.cities, self.request.product)
+        """Of the cities that were asked for, or the one that was named. Raises: UsageError."""
+        found = latest_versions(self.run, self.request.cities, self.request.product)
+        if self.request.version is None:
+            return found
+        named = [latest.numbered(self.request.version) for latest in found]
+        if not all(version.published for version in named):
+            raise UsageError(f"{named[0].key} is not finished; run it again, or name another")
+        return named
 
     def usable(self, versions: Sequence[Version]) -> list[Version]:
         """Versions that are pinned, whose cubes have the bands. Raises: UsageError, DataError."""
@@ -209,6 +237,11 @@ class Batch:
         found, refused = [], []
         for latest in versions:
             version = pinned_before(self.folder(latest.slug), latest)
+            if self.request.version not in (None, version.number):
+                raise UsageError(
+                    f"{self.folder(latest.slug)} was begun with {version.key}, and not with "
+                    f"{latest.key}; name another --out"
+                )
             try:
                 check_cube(open_cube(version), needed)
             except (DataError, StoreError) as reason:
@@ -217,17 +250,15 @@ class Batch:
             found.append(version)
         if refused and (self.request.together or not found):
             raise refused[0][1]
-        self._check_count(found)
+        check_several(len(found), self.request.together)
+        if self.request.together:
+            check_learned(self.out / TOGETHER, found)
         if self.request.predict and self.kind == "run":
             for version in found:
                 check_same_recipe(self.wishes, version)
         for slug, refusal in refused:
             self.give_up(slug, "failed", str(refusal))
         return found
-
-    def _check_count(self, versions: Sequence[Version]) -> None:
-        if self.request.together and len(versions) < 2:
-            raise UsageError("--together is of several cities, and there is one; leave it out")
 
     def mapped(self, slugs: Sequence[str]) -> list[Version]:
         """Areas mapped by the source's model, where they were not before."""
@@ -275,6 +306,8 @@ class Batch:
             if self.request.predict:
                 folder = self.folder(version.slug)
                 self.areas[version.slug] = area_file(self.wishes, version, folder)
+        if self.request.together and versions:
+            keep_learned(self.out / TOGETHER, list(self.versions.values()))
         works = self._works()
         before = list(adapt_in_turn([w for w in works if w.finished], self.listener))
         todo = [work for work in works if not work.finished]
@@ -338,9 +371,10 @@ class Batch:
             made = map_city(replace(options, cluster=self.address()), city.slug, self.listener)
             path = str(made.product_folder.relative_to(made.root))
             done = replace(city, map=path, changed=changed_share(version, made))
-        # the model is there; its map can be made by running again
-        except MapperError as reason:
-            return replace(city, state="failed", reason=f"its map failed: {reason_of(reason)}")
+        # the model is there; its map can be made by running again, whatever GDAL calls its failure
+        except Exception as error:
+            reason = told_reason(city.slug, error)
+            return replace(city, state="failed", reason=f"its map failed: {reason}")
         keep_adapted(folder, replace(done, state="adapted"))
         return done
 
@@ -348,12 +382,3 @@ class Batch:
 def pinned_before(folder: Path, latest: Version) -> Version:
     """The version that a city was begun with, or the latest; pins nothing."""
     return pinned(folder, latest) if is_pinned(folder) else latest
-
-
-def _slugs(request: AdaptRequest) -> list[str]:
-    """Of the areas; raises before anything is learned what `run` would raise after it."""
-    check_gives(request.recipe)
-    areas = pick_areas(read_areas(request.target), request.cities)
-    if request.together and len(areas) < 2:
-        raise UsageError("--together is of several cities, and there is one; leave it out")
-    return [area.slug for area in areas]

@@ -9,6 +9,7 @@ OUT/cities/<slug>/adapted.json  how it ended; what is there is not done again
 """
 
 import json
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,13 +26,16 @@ from mapper.recipe import Recipe
 from mapper.recipe.settings import train_section
 from mapper.run.adapttarget import target_of
 from mapper.run.layout import Version
+from mapper.run.lock import hold_folder
 from mapper.run.publish import read_item
 from mapper.store.files import write_json
-from mapper.training.trainer import Device
+from mapper.training.trainer import Device, first_process
 from mapper.transport.address import redact
 
 if TYPE_CHECKING:
     from mapper.training.adapt.driver import AdaptReport
+
+logger = logging.getLogger(__name__)
 
 _TARGET = "target.json"
 _ADAPTED = "adapted.json"
@@ -58,6 +62,8 @@ class CityAdapted:
     seconds: float = 0.0
     megapixels_per_second: float = 0.0
     memory_gib: float = 0.0
+    learned: list[str] = field(default_factory=list)
+    """Keys of the versions whose imagery its model is adapted to."""
     model: str = ""
     """Folder of its model, relative to OUT."""
     map: str = ""
@@ -105,10 +111,26 @@ class CityWork:
 
 
 def adapt_city(work: CityWork, listener: Listener = ignore) -> CityAdapted:
-    """Adapt and export, or say at once that it is done. Raises: MapperError."""
-    known = read_adapted(work.folder)
-    if known is not None and work.finished:
-        return replace(known, state="finished")
+    """Adapt and export, or say at once that it is done.
+
+    A further process of one model learns along, and leaves the folder to the first.
+
+    Raises: MapperError; LockedError where another process works at the city.
+    """
+    if not first_process():
+        return _told(work, _learn(work, ignore))
+    with hold_folder(work.folder):
+        known = read_adapted(work.folder)
+        if known is not None and work.finished:
+            return replace(known, state="finished")
+        report = _learn(work, listener)
+        export_once(report.out, work.model, f"{work.recipe.name}-{work.slug}")
+        done = _told(work, report)
+        keep_adapted(work.folder, done)
+        return done
+
+
+def _learn(work: CityWork, listener: Listener) -> "AdaptReport":
     from mapper.training.adapt.driver import AdaptOptions, adapt_model
     from mapper.training.networks.build import cell_pixels
 
@@ -123,11 +145,7 @@ def adapt_city(work: CityWork, listener: Listener = ignore) -> CityAdapted:
         device=work.device,
         devices=work.devices,
     )
-    report = adapt_model(options, lambda event: listener(replace(event, city=work.slug)))
-    export_once(options.out, work.model, f"{work.recipe.name}-{work.slug}")
-    done = _told(work, report)
-    keep_adapted(work.folder, done)
-    return done
+    return adapt_model(options, lambda event: listener(replace(event, city=work.slug)))
 
 
 def export_once(training: Path, folder: Path, name: str) -> None:
@@ -155,10 +173,17 @@ def attempt(work: CityWork, listener: Listener = ignore) -> CityAdapted:
         return adapt_city(work, listener)
     # one city's failure, whatever PyTorch calls it, must not take the others with it
     except Exception as reason:
-        return CityAdapted(slug=work.slug, state="failed", reason=reason_of(reason))
+        return CityAdapted(slug=work.slug, state="failed", reason=told_reason(work.slug, reason))
 
 
-def reason_of(error: BaseException) -> str:
+def told_reason(slug: str, error: Exception) -> str:
+    """Why a city failed, in a line; what nobody foresaw goes to the log with its traceback."""
+    if not isinstance(error, MapperError):
+        logger.error("%s failed", slug, exc_info=error)
+    return _reason_of(error)
+
+
+def _reason_of(error: BaseException) -> str:
     """One line, without secrets."""
     if isinstance(error, MapperError):
         return redact(str(error))
@@ -178,6 +203,7 @@ def _told(work: CityWork, report: "AdaptReport") -> CityAdapted:
         seconds=round(report.seconds, 1),
         megapixels_per_second=report.megapixels_per_second,
         memory_gib=report.memory_gib,
+        learned=sorted(version.key for version in work.versions),
         model=str(work.model.relative_to(work.out)),
     )
 
@@ -279,7 +305,7 @@ def tell(done: CityAdapted, listener: Listener) -> None:
 def _lost(error: BaseException | None) -> str:
     if type(error).__name__ == "KilledWorker":
         return "its worker died several times, out of memory perhaps; use fewer workers"
-    return reason_of(error) if error else "its task was cancelled; run again"
+    return _reason_of(error) if error else "its task was cancelled; run again"
 
 
 # what changed ------------------------------------------------------------------------------

@@ -1,23 +1,20 @@
-"""What `mapper adapt` is asked for, whether it can be, and what its folder is then for."""
+"""What `mapper adapt` is asked for, and whether it can be."""
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import mapper
 from mapper.errors import DataError, MapperError, PartlyDoneError, UsageError
-from mapper.recipe import Recipe, digest_of
+from mapper.recipe import Recipe
 from mapper.recipe.settings import train_section
 from mapper.recipe.training import Data
 from mapper.run.adaptcity import CityAdapted
-from mapper.store.files import sha256_of
 from mapper.training.trainer import Device
 
 Kind = Literal["images", "run", "areas"]
-SUMMARY = "adapt.json"
+_WITHIN = re.compile(r"([^/]+)(?:/([^/]+)(?:/v(\d+)(?:/(?:cube\.zarr|product))?)?)?")
+"""City, product and number of a version; its cube and its map are that version."""
 _AREAS = {".geojson", ".json", ".gpkg", ".shp", ".parquet", ".geoparquet"}
 
 
@@ -32,7 +29,7 @@ class AdaptRequest:
     source: Path
     """Labelled images."""
     target: Path
-    """A folder of images, a run's folder, or a file of areas."""
+    """A folder of images, a run's folder, or a file of areas; a city's folder of a run, too."""
     out: Path
     start: Path | None = None
     """Weights of the source."""
@@ -44,6 +41,8 @@ class AdaptRequest:
     """How they are laid out."""
     cities: tuple[str, ...] = ()
     product: str | None = None
+    version: int | None = None
+    """Of the one city, where the target named it; the latest by default."""
     together: bool = False
     """One model for all cities."""
     predict: bool = True
@@ -96,8 +95,55 @@ class CitiesReport:
         raise MapperError(f"no city was adapted: {told}")
 
 
+# the target --------------------------------------------------------------------------------
+
+
+def settled(request: AdaptRequest) -> AdaptRequest:
+    """A request whose target is the run's folder, where it was something of one of its cities.
+
+    Raises: UsageError where that is not a city, a product, a version, its cube or its map.
+    """
+    found = _inside_run(request.target)
+    if found is None:
+        return request
+    run, within = found
+    told = _WITHIN.fullmatch(within)
+    if told is None:
+        raise UsageError(
+            f"--target {request.target} lies inside of a run; give --target {run}, and --city"
+        )
+    city, product, number = told.groups()
+    twice = {"--city": bool(request.cities), "--product": bool(product and request.product)}
+    if any(twice.values()):
+        names = ", ".join(name for name, given in twice.items() if given)
+        raise UsageError(f"{names}: --target {request.target} says it; give {run}, or leave it out")
+    return replace(
+        request,
+        target=run,
+        cities=(city,),
+        product=product or request.product,
+        version=int(number) if number else None,
+    )
+
+
+def _inside_run(target: Path) -> tuple[Path, str] | None:
+    """The run's folder and the path below its `cities`; None for what lies in no run."""
+    path = target.resolve()
+    for folder in (path, *path.parents):
+        within = path.relative_to(folder)
+        city = within.parts[0] if within.parts else "*"
+        if folder.name == "cities" and any(folder.glob(f"{city}/*/v*/version.json")):
+            return folder.parent, within.as_posix() if within.parts else ""
+    return None
+
+
 def kind_of(target: Path) -> Kind:
     """What a target is. Raises: UsageError."""
+    if target.suffix == ".zarr":
+        raise UsageError(
+            f"--target {target} is no cube of a run's city; give what --out of the run named, with "
+            "--city"
+        )
     if target.is_dir():
         return "run" if (target / "cities").is_dir() else "images"
     if target.is_file() and target.suffix.lower() in _AREAS:
@@ -125,6 +171,7 @@ def check_options(request: AdaptRequest) -> Kind:
         "--allow-missing": request.allow_missing,
         "--judge": request.judge,
         "--cluster": None if request.cluster == "local" else request.cluster,
+        "--no-predict": not request.predict,
     }
     of_no_use: dict[Kind, tuple[tuple[str, ...], str]] = {
         "images": (tuple(n for n in given if n != "--judge"), "a folder of images"),
@@ -137,70 +184,30 @@ def check_options(request: AdaptRequest) -> Kind:
         raise UsageError(f"{', '.join(wrong)}: not of a target that is {what}; leave it out")
     if kind == "areas":
         _ = request.mapped_year
+    _check_folders(request, kind)
     if request.devices > 1 and kind != "images" and not request.together:
         raise UsageError("--devices is of one model; side by side goes by --cluster or --workers")
     return kind
 
 
-# what the folder is for --------------------------------------------------------------------
-
-
-def claim_of(request: AdaptRequest, out: Path, kind: Kind) -> dict[str, Any]:
-    """What the folder says of itself. Raises: UsageError where it says something else."""
-    train = train_section(request.recipe)
-    asked: dict[str, Any] = {
-        "train": train.model_dump(mode="json"),
-        "source": _source_facts(request.source),
-        "start": _start_digest(request.start),
-        "kind": kind,
-        "target": request.target.name,
-        "together": request.together,
-    }
-    if kind == "areas":
-        # as a hash: addresses of catalogs may hold keys
-        asked["maps"] = digest_of([request.year, request.catalog, request.max_scenes])
-    fingerprint = digest_of(asked)
-    path = out / SUMMARY
-    if path.is_file():
-        if read_summary(path).get("fingerprint") != fingerprint:
+def _check_folders(request: AdaptRequest, kind: Kind) -> None:
+    """Raise DataError for one that is not there, UsageError where what is written would be read."""
+    for name, path in (("--source", request.source), ("--judge", request.judge)):
+        if path is not None and not path.is_dir():
+            raise DataError(f"{name} {path} is no folder; name that of the labelled images")
+    out = request.out.resolve()
+    read = {"--source": request.source}
+    if kind == "images":
+        read["--target"] = request.target
+    for name, path in read.items():
+        if out.is_relative_to(path.resolve()):
             raise UsageError(
-                f"{out} holds another adaptation; its method, settings or data differ: name "
-                "another folder"
+                f"--out {request.out} lies in {name} {path}, which would be another one as soon as "
+                "anything is written; name a folder outside of it"
             )
-    elif out.exists() and (not out.is_dir() or any(e.name != ".lock" for e in out.iterdir())):
-        raise UsageError(f"{out} is not empty and holds no adaptation; name another folder")
-    return {
-        "fingerprint": fingerprint,
-        "recipe": {"name": request.recipe.name, "sha256": request.recipe.digest},
-        "method": train.adapt.method,
-        "software": {"mapper": mapper.__version__},
-        **asked,
-    }
 
 
-def read_summary(path: Path) -> Mapping[str, Any]:
-    """What a folder says of itself; nothing where it says nothing that can be read."""
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def _source_facts(source: Path) -> dict[str, str]:
-    """Name of the folder, and a hash of the names and sizes of its files."""
-    if not source.is_dir():
-        raise DataError(f"--source {source} is no folder; name that of the labelled images")
-    files = sorted(p for p in source.rglob("*") if p.is_file() and not p.name.startswith("."))
-    listed = [[str(p.relative_to(source)), p.stat().st_size] for p in files]
-    return {"set": source.name, "digest": hashlib.sha256(json.dumps(listed).encode()).hexdigest()}
-
-
-def _start_digest(start: Path | None) -> str | None:
-    from mapper.training.weights import WEIGHTS
-
-    if start is None:
-        return None
-    file = start / WEIGHTS if start.is_dir() else start
-    if not file.is_file():
-        raise UsageError(f"--from {start} holds no weights; give a training's folder or {WEIGHTS}")
-    return sha256_of(file)
+def check_several(count: int, together: bool) -> None:
+    """Raise UsageError for one model of all cities where there is one city."""
+    if together and count < 2:
+        raise UsageError("--together is of several cities, and there is one; leave it out")

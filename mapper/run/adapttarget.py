@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from shapely import box, prepare
 
-from mapper.area.grid import PixelBox, plain_number
+from mapper.area.grid import PixelBox
 from mapper.classes import ClassTable
 from mapper.errors import DataError
+from mapper.run.chosen import check_alike
 from mapper.run.cut import CityCube, open_cube
 from mapper.run.layout import Version
 from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
@@ -45,7 +46,7 @@ def target_of(
     cubes = {version.slug: open_cube(version) for version in versions}
     for cube in cubes.values():
         check_cube(cube, needed)
-    _check_alike(list(cubes.values()))
+    check_alike(list(cubes.values()), "; choose with --city, or adapt to each alone")
     squares = {
         image.name: (cube, image, pixels)
         for cube in cubes.values()
@@ -100,17 +101,6 @@ def _check_values(cube: CityCube, needed: Sequence[str]) -> None:
     )
 
 
-def _check_alike(cubes: Sequence[CityCube]) -> None:
-    """Raise DataError unless one pixel is as large as another."""
-    for cube in cubes[1:]:
-        if cube.grid.resolution != cubes[0].grid.resolution:
-            sizes = [f"{c.slug} {plain_number(c.grid.resolution)} m" for c in (cubes[0], cube)]
-            raise DataError(
-                f"the cities differ in resolution ({', '.join(sizes)}); choose with --city, or "
-                "adapt to each alone"
-            )
-
-
 def _squares(cube: CityCube, cell: int = 1) -> list[tuple[LabelledImage, PixelBox]]:
     """The mapped box in nearly equal pieces, those that touch the area; north to south."""
     mapped = cube.mapped.intersect(cube.extent)
@@ -125,10 +115,14 @@ def _squares(cube: CityCube, cell: int = 1) -> list[tuple[LabelledImage, PixelBo
 
 
 def _parts(start: int, stop: int, cell: int) -> list[tuple[int, int]]:
-    """A range in the fewest parts of about SIDE: no slivers, in which no patch fits."""
+    """A range in the fewest parts of about SIDE: no slivers, in which no patch fits.
+
+    A range that is no larger than a cell, or lies between the edges of two, may have none.
+    """
     count = max(1, -(-(stop - start) // SIDE))
     edges = [start + (stop - start) * k // count for k in range(count)]
-    return list(pairwise([*(min(-(-edge // cell) * cell, stop) for edge in edges), stop]))
+    rounded = [*(min(-(-edge // cell) * cell, stop) for edge in edges), stop]
+    return [(first, last) for first, last in pairwise(rounded) if first < last]
 
 
 def _image(cube: CityCube, name: str, pixels: PixelBox) -> LabelledImage:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from mapper.errors import UsageError
+from mapper.area.grid import plain_number
+from mapper.errors import DataError, UsageError
+from mapper.run.cut import CityCube
 from mapper.run.layout import Version, all_versions
 from mapper.run.publish import read_item
 
@@ -32,6 +34,14 @@ def latest_versions(run: Path, names: Sequence[str], product: str | None) -> lis
     # versions come by number, so the latest stays
     latest = {version.slug: version for version in chosen if version.product == wanted}
     return [latest[slug] for slug in sorted(latest)]
+
+
+def check_alike(cubes: Sequence[CityCube], remedy: str) -> None:
+    """Raise DataError, with what to do, unless one city's pixels are as large as another's."""
+    for cube in cubes[1:]:
+        if cube.grid.resolution != cubes[0].grid.resolution:
+            sizes = [f"{c.slug} {plain_number(c.grid.resolution)} m" for c in (cubes[0], cube)]
+            raise DataError(f"the cities differ in resolution ({', '.join(sizes)}){remedy}")
 
 
 def _of_cities(versions: Sequence[Version], names: Sequence[str]) -> list[Version]:

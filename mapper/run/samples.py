@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import mapper
-from mapper.area.grid import plain_number
 from mapper.classes import ClassTable
 from mapper.errors import DataError, UsageError
 from mapper.events import Event, Listener, ignore
-from mapper.run.chosen import latest_versions
+from mapper.run.chosen import check_alike, latest_versions
 from mapper.run.cut import CityCube, all_bands, open_cube
 from mapper.run.labels import RunLabels, labels_of_maps, labels_of_rasters
 from mapper.run.pointfile import read_points
@@ -124,7 +123,10 @@ def make_samples(options: SampleOptions, listener: Listener = ignore) -> Samples
     _check(options)
     versions = latest_versions(options.run, options.cities, options.product)
     cubes = [open_cube(version) for version in versions]
-    _check_alike(cubes)
+    check_alike(
+        cubes,
+        ": the recipe changed between them; --refresh the older one, or choose with --city",
+    )
     if options.labels is None:
         labels = labels_of_maps(cubes, options.confidence)
     else:
@@ -183,17 +185,6 @@ def _check(options: SampleOptions) -> None:
     if options.block is not None and not 0 < options.block < math.inf:
         raise UsageError(f"--block is {options.block}; give metres")
     check_new(options.out)
-
-
-def _check_alike(cubes: Sequence[CityCube]) -> None:
-    """Raise DataError unless one pixel is as large as another."""
-    for cube in cubes[1:]:
-        if cube.grid.resolution != cubes[0].grid.resolution:
-            sizes = [f"{c.slug} {plain_number(c.grid.resolution)} m" for c in (cubes[0], cube)]
-            raise DataError(
-                f"the cities differ in resolution ({', '.join(sizes)}): the recipe changed "
-                "between them; --refresh the older one, or choose with --city"
-            )
 
 
 def _wanted(options: SampleOptions, cubes: Sequence[CityCube], classes: ClassTable) -> Wanted:

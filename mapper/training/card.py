@@ -25,6 +25,8 @@ _MEDIA: dict[Format, tuple[str, str]] = {
     "pt2": ("application/octet-stream; framework=pytorch", "torch.export.save"),
 }
 """Media type, and how MLM calls what wrote it."""
+_UNLEARNED = ("source", "adabn")
+"""Methods of adaptation that move no weight: they have no epochs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,26 +187,50 @@ def model_readme(trained: Trained, facts: Facts) -> str:
     if lost := data.get("untaught"):
         limits.append(f"Never taught, for want of labels: {', '.join(lost)}")
     lines += limit_lines(limits)
-    lines += ["", "## Scores on the held-out part", "", *_score_lines(about.get("scores", {}))]
+    part = "the held-out part of the source" if adapted else "the held-out part"
+    lines += ["", f"## Scores on {part}", "", *_score_lines(about.get("scores", {}))]
     if held := data.get("validation"):
         where = ", ".join(held.get("groups", [])) or f"{held.get('images')} images"
-        chosen = (
-            "the last epoch's, nothing was chosen by them"
-            if about.get("kept") == "last"
-            else "those of the epoch that was best on this very part, so they are flattering"
-        )
-        lines += ["", f"Held out as a whole: {where}. The scores are {chosen}."]
+        lines += ["", f"Held out as a whole: {where}. The scores are {_choice(about)}."]
+    if adapted:
+        lines += ["", _target_line(adapted, about.get("scores", {}))]
     return "\n".join(lines) + "\n"
+
+
+def _choice(about: Mapping[str, Any]) -> str:
+    """Whose the scores are, and what they are worth."""
+    adapted = about.get("adapted")
+    if adapted and adapted["method"] in _UNLEARNED:
+        return "those of weights that learned nothing but the source"
+    if about.get("kept") == "last":
+        return "the last epoch's, nothing was chosen by them"
+    if adapted and about.get("kept") != "source":
+        return f"those of the epoch that {about.get('kept')} on the target chose"
+    return "those of the epoch that was best on this very part, so they are flattering"
+
+
+def _target_line(adapted: Mapping[str, Any], scores: Mapping[str, float]) -> str:
+    name = adapted["target"]["set"]
+    if "target_miou" not in scores:
+        return f"On the target, {name}, nothing was scored."
+    return (
+        f"On the target, {name}, the mIoU is {scores['target_miou']:.4f}, by labels that nothing "
+        "was learned from or chosen by."
+    )
 
 
 def _adapted_line(adapted: Mapping[str, Any]) -> str:
     """What it was adapted to without labels, and by which method."""
-    target = adapted["target"]
+    method, target, by = adapted["method"], adapted["target"], adapted["chosen_by"]
+    if method == "source":
+        return f"- Not adapted: {adapted.get('start', 'weights of the source')} as they are."
     scaled = ", each scaled by its own statistics" if adapted["normalised"] else ""
+    kept = "The last epoch was kept" if by == "last" else f"The epoch was chosen by {by}"
+    if method in _UNLEARNED:
+        kept = "Statistics of its layers were replaced, no weight was moved"
     return (
-        f"- Adapted without labels by {adapted['method']}: from {adapted['source']} to "
-        f"{target['set']}, {target['images']} images{scaled}. The epoch was chosen by "
-        f"{adapted['chosen_by']}; the scores below are of the source."
+        f"- Adapted without labels by {method}: from {adapted['source']} to "
+        f"{target['set']}, {target['images']} images{scaled}. {kept}."
     )
 
 

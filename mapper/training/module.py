@@ -14,6 +14,7 @@ from mapper.recipe.training import Train
 from mapper.training.losses import IGNORED, make_criterion
 from mapper.training.networks import Supervised
 from mapper.training.schedule import make_optimizer, rate_factor
+from mapper.training.weights import learned_section
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Image and validity `(batch, band, y, x)` float32, label `(batch, y, x)` int64."""
@@ -88,7 +89,7 @@ class Lesson(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Every checkpoint says what it is of."""
         checkpoint["mapper"] = json.dumps(
-            {"train": self.settings.model_dump(mode="json"), "about": self.about}, sort_keys=True
+            {"train": learned_section(self.settings), "about": self.about}, sort_keys=True
         )
 
 

@@ -32,7 +32,7 @@ from mapper.training.module import Lesson
 from mapper.training.networks import build_network
 from mapper.training.networks.build import check_sizes
 from mapper.training.trainer import Device, check_device, make_trainer, quiet
-from mapper.training.weights import WEIGHTS, load_weights, save_weights
+from mapper.training.weights import WEIGHTS, learned_section, load_weights, save_weights
 
 _STATE = "train.json"
 _CARD = "card.json"
@@ -120,8 +120,7 @@ def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> dic
     """What the folder is to say of itself. Raises: UsageError where it says something else."""
     out = options.out
     asked = {
-        # how it would be adapted later has no say in it
-        "train": settings.model_dump(mode="json", exclude={"adapt"}),
+        "train": learned_section(settings),
         "data": about["data"],
         "start": _digest_of_start(options.start),
         "devices": options.devices,
@@ -176,7 +175,11 @@ def _trainer(options: TrainOptions, settings: Train, listener: Listener) -> Any:
 def _finish(
     options: TrainOptions, lesson: Lesson, trainer: Any, took: tuple[float, bool]
 ) -> TrainReport:
-    """Write weights and card of the best epoch, if the training came to its end."""
+    """Write weights and card of the best epoch, if the training came to its end.
+
+    The first of several processes writes, and none goes on before all is there.
+    """
+    trainer.strategy.barrier()
     seconds, resumed = took
     last = lesson.settings.keep == "last"
     kept = options.out / "checkpoints" / ("last.ckpt" if last else "best.ckpt")
@@ -205,4 +208,5 @@ def _finish(
         save_weights(options.out / WEIGHTS, trained.network.state_dict(), trained.train, about)
         spent = sum(line["seconds"] for line in lines)
         write_json(options.out / _CARD, {**about, "seconds": round(spent, 1)})
+    trainer.strategy.barrier()
     return report

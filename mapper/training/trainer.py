@@ -1,6 +1,7 @@
 """What every training asks of Lightning: one place for its switches."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,22 @@ def check_device(device: str) -> None:
         raise UsageError(f"--device {device!r}; a network learns on cpu or cuda, or auto")
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("PyTorch sees no CUDA device here; use --device cpu")
+
+
+def network_device(device: Device) -> str:
+    """Where a network runs outside of a trainer: what `auto` comes to here."""
+    import torch
+
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def first_process() -> bool:
+    """True in the process that was started by the user.
+
+    Lightning runs the whole command once more for every further device. Those learn along: what is
+    held, written or printed is the first one's.
+    """
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def make_trainer(

@@ -34,10 +34,18 @@ def save_weights(
     """Write weights with their recipe, whole or not at all. Raises: StoreError."""
     from safetensors.torch import save_file
 
-    content = {"train": train.model_dump(mode="json"), "about": dict(about)}
+    content = {"train": learned_section(train), "about": dict(about)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     metadata = {_KEY: json.dumps(content, sort_keys=True)}
     write_file(path, lambda attempt: save_file(tensors, attempt, metadata=metadata))
+
+
+def learned_section(train: Train) -> dict[str, Any]:
+    """What weights say of how they were learned.
+
+    How they could be adapted is no part of it: what was done is in `about`.
+    """
+    return train.model_dump(mode="json", exclude={"adapt"})
 
 
 def load_weights(path: Path) -> Trained:

@@ -9,8 +9,16 @@ import yaml
 from typer.testing import CliRunner
 
 from mapper.cli.commands import app
-from mapper.errors import AreaError, DataError, InputError, RecipeError, UsageError
+from mapper.errors import (
+    AreaError,
+    DataError,
+    InputError,
+    LockedError,
+    RecipeError,
+    UsageError,
+)
 from mapper.inference.card import load_card
+from mapper.run.lock import hold_folder
 from tests.training.lessons import make_recipe, town, write_images, write_tiff
 
 pytestmark = pytest.mark.filterwarnings(
@@ -157,3 +165,55 @@ def test_a_run_without_a_map_is_refused(recipe, source, tmp_path):
     )
     assert isinstance(error, DataError)
     assert "--source" in str(error)
+
+
+def test_a_folder_without_images_is_told_by_its_option(recipe, source, target, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    about = (recipe, "--source", source, "--out", tmp_path / "out")
+    error = refused(*about, "--target", empty)
+    assert isinstance(error, DataError)
+    assert f"--target: {empty} holds no raster and no folder images" in str(error)
+    error = refused(*about, "--target", target, "--judge", empty)
+    assert str(error).startswith("--judge: ")
+    error = refused(*about, "--target", target, "--judge", tmp_path / "none")
+    assert f"--judge {tmp_path / 'none'} is no folder" in str(error)
+    error = refused(recipe, "--source", empty, "--target", target, "--out", tmp_path / "out")
+    assert str(error).startswith("--source: ")
+    error = refused(*about, "--target", target, "--no-predict")
+    assert "--no-predict: not of a target that is a folder of images" in str(error)
+    error = refused(*about[:3], "--out", target / "out", "--target", target)
+    assert "lies in --target" in str(error)
+    assert not (tmp_path / "out").exists()
+    assert not (target / "out").exists()
+
+
+def test_areas_that_are_none_are_told_by_their_option(recipe, source, tmp_path):
+    areas = tmp_path / "areas.json"
+    areas.write_text('{"name": "x"}')
+    about = (recipe, "--source", source, "--target", areas, "--out", tmp_path / "out")
+    error = refused(*about, "--year", 2022)
+    assert isinstance(error, AreaError)
+    assert f"--target: {areas} cannot be read" in str(error)
+
+
+def test_a_folder_of_images_is_held(recipe, source, target, tmp_path, monkeypatch):
+    """By the first of several processes alone, which alone writes a model and prints."""
+    out = tmp_path / "out"
+    about = (recipe, "--source", source, "--target", target, "--out", out, "--method", "adabn")
+    with hold_folder(out):
+        assert isinstance(refused(*about), LockedError)
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        assert ran(*about) == ""
+    assert not (out / "model").exists()
+    monkeypatch.delenv("LOCAL_RANK")
+    assert "adabn" in ran(*about)
+    assert (out / "model").is_dir()
+
+
+def test_a_folder_of_something_else_is_left_alone(recipe, source, target, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    about = (recipe, "--source", source, "--target", target, "--out", tmp_path / "out")
+    assert "not empty and holds no adaptation" in str(refused(*about))
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["notes.txt"]

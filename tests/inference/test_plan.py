@@ -211,6 +211,12 @@ def test_cells_and_no_size():
     assert (made.size, made.stride) == (510, 255)
 
 
+@pytest.mark.parametrize("mode", ["core", "blend"])
+def test_cells_beyond_the_usual_window(mode):
+    made = plan(celled(600, 1), mode=mode)
+    assert (made.size, made.stride) == (600, 600)
+
+
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [

@@ -7,172 +7,32 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
-import yaml
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mapper.area.aoi import read_areas
 from mapper.cli.commands import app
-from mapper.errors import DataError, MapperError, PartlyDoneError, RecipeError, UsageError
+from mapper.errors import DataError, LockedError, MapperError, PartlyDoneError, UsageError
 from mapper.inference.card import load_card
-from mapper.recipe import load_recipe
-from mapper.recipe.load import data_directory
-from mapper.recipe.settings import changed, with_samples
-from mapper.run import adaptcity, adapttarget
+from mapper.recipe.settings import changed
+from mapper.run import adapt, adaptcity, adapttarget
 from mapper.run.adapt import adapt_cities
-from mapper.run.adaptcity import CityAdapted, changed_share, pinned
-from mapper.run.adaptmaps import check_gives
-from mapper.run.adaptrequest import AdaptRequest, CitiesReport, check_options, kind_of
+from mapper.run.adaptcity import CityAdapted, CityWork, adapt_city, changed_share, pinned
+from mapper.run.adaptrequest import CitiesReport
 from mapper.run.adapttarget import target_of
 from mapper.run.chosen import latest_versions
 from mapper.run.layout import Version
-from mapper.run.run import RunOptions, run
-from mapper.run.samples import SampleOptions, make_samples
-from mapper.simulate import SimulatedCity, WorldOptions, write_archive
-from mapper.simulate.spectra import TRUTH_CLASSES
-from tests.training.lessons import train_section
+from mapper.run.lock import hold_folder
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use `@` matmul instead of:PendingDeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Use `@` matmul instead of:PendingDeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
-CITIES = (
-    SimulatedCity(
-        name="Zweistadt", country="Nowhere", iso="XXA", lon=6.0004, lat=45.6412, size_m=640,
-        seed=7, orbits=(),
-    ),
-    SimulatedCity(
-        name="Plainville", country="Nowhere", iso="XXA", lon=-30.2, lat=-35.1, size_m=800,
-        seed=8, orbits=(),
-    ),
-)  # fmt: skip
 SLUGS = ["plainville", "zweistadt"]
 BANDS = ["sentinel2:red", "sentinel2:green", "sentinel2:nir"]
 PRODUCT = "tiny-10m-2022"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """PyTorch on one thread, and left as it was found."""
-    import torch
-
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(1)
-    with torch.random.fork_rng(devices=[]):
-        yield
-    torch.use_deterministic_algorithms(deterministic)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Two small cities, seen twice."""
-    folder = tmp_path_factory.mktemp("adapt-world")
-    bands = ("green", "red", "nir")
-    options = WorldOptions(scenes=2, s1_dates=1, margin_m=400, bands=bands, highres=False)
-    write_archive(folder, CITIES, options)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def recipe_file(tmp_path_factory):
-    """The spectral recipe, with a tiny network to train."""
-    content = yaml.safe_load((data_directory("pipelines") / "spectral-10m.yaml").read_text())
-    train = train_section(
-        options={"width": 4, "depth": 2},
-        bands=BANDS,
-        scaling=[{"type": "scale", "value": 1.0}],
-        classes=[
-            {"value": c.value, "name": c.name, "color": c.color} for c in TRUTH_CLASSES.classes
-        ],
-        data={"layout": "samples"},
-        epochs=2,
-        adapt={"method": "adabn", "epochs": 1, "patches": 4, "adabn": {"batches": 2}},
-        window={"size": 64, "mode": "core"},
-    )
-    # nothing is left open, so nothing is measured
-    content |= {
-        "name": "tiny-10m",
-        "train": train.model_dump(mode="json"),
-        "predict": {"form": "model", "batch": 1, "size": 64},
-    }
-    path = tmp_path_factory.mktemp("adapt-recipe") / "tiny-10m.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Address of a cluster whose worker is a thread of this process."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0"
-    ) as found:
-        yield found.scheduler_address
-
-
-@pytest.fixture(scope="module")
-def mapped_once(world, recipe_file, cluster, tmp_path_factory):
-    """Folder of a run over both, by the spectral model."""
-    out = tmp_path_factory.mktemp("adapt-run") / "maps"
-    options = RunOptions(
-        aoi=world / "cities.geojson",
-        year=2022,
-        catalog=str(world / "catalog.json"),
-        out=out,
-        recipe=str(recipe_file),
-        cluster=cluster,
-        tile_size=256,
-    )
-    run(options).check()
-    return out
-
-
-@pytest.fixture
-def mapped(mapped_once, tmp_path):
-    """A copy of it, to add versions to."""
-    return shutil.copytree(mapped_once, tmp_path / "maps")
-
-
-@pytest.fixture(scope="module")
-def samples(world, mapped_once, tmp_path_factory):
-    """Labelled patches of one of them: the source."""
-    out = tmp_path_factory.mktemp("adapt-source") / "set"
-    labels = world / "simulated-truth"
-    make_samples(
-        SampleOptions(
-            run=mapped_once, out=out, labels=labels, size=32, per_class=4, cities=("plainville",)
-        )
-    )
-    return out
-
-
-@pytest.fixture(scope="module")
-def weights(recipe_file, samples, tmp_path_factory):
-    """Of a training on the source, once for all tests but one."""
-    from mapper.training.train import TrainOptions, train_model
-
-    out = tmp_path_factory.mktemp("adapt-weights") / "training"
-    recipe = changed(with_samples(load_recipe(str(recipe_file))), ["split.block=60"])
-    train_model(TrainOptions(recipe=recipe, data=samples, out=out))
-    return out
-
-
-@pytest.fixture
-def request_(world, recipe_file, samples, weights, mapped, tmp_path, cluster):
-    """Adapt to the run's cities."""
-    recipe = changed(with_samples(load_recipe(str(recipe_file))), ["split.block=60"])
-    return AdaptRequest(
-        recipe=recipe,
-        recipe_name=str(recipe_file),
-        source=samples,
-        target=mapped,
-        out=tmp_path / "adapted",
-        start=weights,
-        catalog=str(world / "catalog.json"),
-        cluster=cluster,
-    )
 
 
 def latest(mapped, slug, number):
@@ -252,6 +112,17 @@ def test_pieces_begin_where_cells_of_a_sensor_do(mapped_once, monkeypatch):
             west, north = image.place[0] - image.half[0], image.place[1] + image.half[1]
             assert round(west / 10) % cell == 0
             assert round(north / 10) % cell == 0
+
+
+@given(start=st.integers(-50, 50), length=st.integers(1, 90), cell=st.integers(1, 40))
+def test_parts_are_never_empty(start, length, cell):
+    """They follow on each other, from the first edge of a cell to the end."""
+    stop = start + length
+    parts = adapttarget._parts(start, stop, cell)
+    first = -(-start // cell) * cell
+    covered = [pixel for one, other in parts for pixel in range(one, other)]
+    assert covered == list(range(first, stop))
+    assert all(one < other for one, other in parts)
 
 
 def test_all_cities_are_one_set(mapped_once):
@@ -339,6 +210,34 @@ def test_a_stopped_batch_goes_on(request_, monkeypatch):
     assert counted.calls == 1
 
 
+def test_what_nobody_foresaw_is_a_failure_of_one_city(request_, monkeypatch, caplog):
+    """GDAL's and Dask's errors too, with a traceback in the log; what is learned stays."""
+
+    def broken(options, slug, told):
+        raise RuntimeError(f"no memory for {slug}")
+
+    monkeypatch.setattr(adapt, "map_city", broken)
+    report = adapt_cities(replace(request_, cities=("zweistadt",)))
+    (city,) = report.cities
+    assert (city.state, city.model) == ("failed", "cities/zweistadt/model")
+    assert city.reason == "its map failed: RuntimeError: no memory for zweistadt"
+    assert "Traceback" in caplog.text
+    monkeypatch.setattr(adaptcity, "export_once", broken)
+    (city,) = adapt_cities(replace(request_, cities=("plainville",))).cities
+    assert city.reason.startswith("RuntimeError: no memory for")
+    assert caplog.text.count("Traceback") == 2
+
+
+def test_a_city_is_held_while_it_learns(request_):
+    """A worker that was given up may still be at it."""
+    work = CityWork(
+        slug="zweistadt", folder=request_.out / "zweistadt", recipe=request_.recipe,
+        source=request_.source, start=request_.start, versions=(), out=request_.out,
+    )  # fmt: skip
+    with hold_folder(work.folder), pytest.raises(LockedError, match="is in use by"):
+        adapt_city(work)
+
+
 class Counted:
     def __init__(self, inner):
         self.inner, self.calls = inner, 0
@@ -373,21 +272,7 @@ def test_a_failing_city_stops_no_other(request_, mapped, recipe_file):
 
 
 @pytest.mark.slow
-def test_together_is_one_model_of_all(request_, mapped):
-    report = adapt_cities(replace(request_, together=True))
-    report.check()
-    assert {city.model for city in report.cities} == {"together/model"}
-    card = load_card(str(request_.out / "together" / "model"))
-    for slug in SLUGS:
-        assert item_of(latest(mapped, slug, 2))["properties"]["mapper:model"]["sha256"] == (
-            card.sha256
-        )
-    with pytest.raises(UsageError, match="another adaptation"):
-        adapt_cities(request_)
-
-
-@pytest.mark.slow
-def test_areas_are_mapped_by_the_source_first(request_, world):
+def test_areas_are_mapped_by_the_source_first(request_, world, tmp_path):
     """The source is trained on once; its maps are the first versions, the adapted the second."""
     areas = world / "cities.geojson"
     request_ = replace(
@@ -406,6 +291,13 @@ def test_areas_are_mapped_by_the_source_first(request_, world):
     assert [city.state for city in adapt_cities(request_).cities] == ["finished"]
     with pytest.raises(UsageError, match="another adaptation"):
         adapt_cities(replace(request_, year=2021))
+    content = json.loads(areas.read_text())
+    for feature in content["features"]:
+        feature["geometry"]["coordinates"][0][1][0] += 1e-6
+    moved = tmp_path / areas.name
+    moved.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match="another area for zweistadt"):
+        adapt_cities(replace(request_, target=moved))
 
 
 def test_the_imagery_stays_that_of_the_first_start(mapped, tmp_path):
@@ -419,88 +311,6 @@ def test_the_imagery_stays_that_of_the_first_start(mapped, tmp_path):
     first.state_file.write_text(json.dumps(state | {"token": "third"}))
     with pytest.raises(UsageError, match="of another run, or that version is gone"):
         pinned(folder, second)
-
-
-# what is refused ---------------------------------------------------------------------------
-
-
-def test_a_recipe_that_did_not_make_the_map_is_refused(request_, mapped, tmp_path):
-    """Its next version would be of other scenes, or of another product."""
-    with pytest.raises(UsageError, match="another form of recipe 'tiny-10m'; give --catalog"):
-        adapt_cities(replace(request_, catalog=None))
-    other = request_.recipe.model_copy(update={"name": "other-10m"})
-    with pytest.raises(UsageError, match="next version by its own model would be of other-10m"):
-        adapt_cities(replace(request_, recipe=other))
-    with pytest.raises(UsageError, match="--year is 2021"):
-        adapt_cities(replace(request_, year=2021))
-    alone = replace(request_, together=True, cities=("plainville",))
-    with pytest.raises(UsageError, match="of several cities"):
-        adapt_cities(alone)
-    assert not request_.out.exists()
-
-
-def test_the_area_of_a_version_is_exact(request_, mapped, world):
-    from mapper.run.adapt import Batch
-    from mapper.run.adaptmaps import area_file
-
-    batch = Batch(request=request_, out=request_.out, listener=print, stack=None, kind="run")
-    version = latest(mapped, "zweistadt", 1)
-    written = area_file(batch.wishes, version, request_.out)
-    (own,) = read_areas(written)
-    (first,) = [a for a in read_areas(world / "cities.geojson") if a.slug == "zweistadt"]
-    assert (own.digest, own.name, own.country, own.slug) == (
-        first.digest, first.name, first.country, first.slug,
-    )  # fmt: skip
-    content = json.loads(written.read_text())
-    ring = content["features"][0]["geometry"]["coordinates"][0]
-    ring[1][0] += 1e-6
-    moved = request_.out / "moved.geojson"
-    moved.write_text(json.dumps(content))
-    with pytest.raises(UsageError, match="another area for zweistadt"):
-        area_file(replace(batch.wishes, aoi=moved), version, request_.out)
-
-
-def test_a_folder_of_something_else_is_left_alone(request_):
-    request_.out.mkdir()
-    (request_.out / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="not empty and holds no adaptation"):
-        adapt_cities(request_)
-    assert [p.name for p in request_.out.iterdir()] == ["notes.txt"]
-
-
-def test_a_target_without_the_bands_is_refused_before_anything(request_):
-    recipe = changed(request_.recipe, ["bands=['sentinel2:red', 'sentinel2:coastal']"])
-    with pytest.raises(DataError, match="needs sentinel2:coastal"):
-        adapt_cities(replace(request_, recipe=recipe))
-    assert not request_.out.exists()
-    with pytest.raises(RecipeError, match="sentinel2:coastal, which none of its sources"):
-        check_gives(recipe)
-
-
-@pytest.mark.parametrize(
-    ("target", "changes", "says"),
-    [
-        ("run", {"judge": "x"}, "--judge: not of a target that is a run's folder"),
-        ("areas", {"year": 2022, "product": "x"}, "--product: not of a target"),
-        ("areas", {}, "which year with --year"),
-        ("images", {"together": True}, "--together: not of a target that is a folder of images"),
-        ("run", {"devices": 2}, "--devices is of one model"),
-        ("nothing", {}, "neither a folder of images"),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(tmp_path, recipe_file, target, changes, says):
-    (tmp_path / "run" / "cities").mkdir(parents=True)
-    (tmp_path / "images").mkdir()
-    (tmp_path / "areas.geojson").touch()
-    path = tmp_path / ("areas.geojson" if target == "areas" else target)
-    request_ = AdaptRequest(
-        recipe=load_recipe(str(recipe_file)), recipe_name="x", source=tmp_path, target=path,
-        out=tmp_path / "out", **changes,
-    )  # fmt: skip
-    with pytest.raises(UsageError, match=says):
-        check_options(request_)
-    if target != "nothing":
-        assert kind_of(path) == target
 
 
 def test_the_exit_code_says_how_many_are_done(tmp_path):

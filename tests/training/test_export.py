@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -274,6 +275,64 @@ def test_lineage_and_scores_that_there_are_not(tmp_path):
     assert "Started from: older" in text
     assert "None were kept" in text
     assert "Nothing was stated" in text
+
+
+# adapted ------------------------------------------------------------------------------------
+
+
+def adapted(method, folder, kept="last", start="weights of the source", **scores):
+    """The README of a model that was adapted."""
+    trained = make_trained()
+    about = trained.about | {
+        "kept": kept,
+        "scores": {"miou": 0.75, "accuracy": 0.5, "entropy": 0.25, "loss": 1.5} | scores,
+        "adapted": {
+            "method": method,
+            "source": "towns",
+            "target": {"set": "far", "images": 6},
+            "start": start,
+            "normalised": True,
+            "chosen_by": kept,
+        },
+    }
+    _, made = exported(folder, trained=replace(trained, about=about))
+    return (made.folder / "README.md").read_text()
+
+
+def test_scores_of_an_adapted_model_are_called_those_of_the_source(tmp_path):
+    text = adapted("dpa", tmp_path / "model")
+    assert (
+        "by dpa: from towns to far, 6 images, each scaled by its own statistics. The last" in text
+    )
+    scores = text[text.index("## Scores") :]
+    assert scores.startswith("## Scores on the held-out part of the source\n")
+    assert scores.count("| ") == 3 * 2
+    assert "On the target, far, nothing was scored." in scores
+    assert "of the source" in scores
+    assert "0.25" not in scores
+    assert "1.5" not in scores
+    _, made = exported(tmp_path / "plain")
+    assert "source" not in (made.folder / "README.md").read_text().split("## Scores")[1]
+
+
+def test_scores_of_the_target_are_named(tmp_path):
+    text = adapted("consistent", tmp_path / "model", "entropy", target_miou=0.625)
+    assert "The epoch was chosen by entropy." in text
+    assert "The scores are those of the epoch that entropy on the target chose." in text
+    assert "On the target, far, the mIoU is 0.6250, by labels that nothing was learned" in text
+    assert "flattering" not in text
+    assert "flattering" in adapted("consistent", tmp_path / "best", "source")
+
+
+@pytest.mark.parametrize("start", ["weights of the source", "random weights"])
+def test_what_was_not_adapted_says_so(start, tmp_path):
+    text = adapted("source", tmp_path / "model", start=start)
+    assert f"- Not adapted: {start} as they are.\n" in text
+    assert "epoch" not in text
+    text = adapted("adabn", tmp_path / "statistics")
+    assert "by adabn: from towns to far" in text
+    assert "no weight was moved" in text
+    assert "epoch" not in text
 
 
 # refusals -----------------------------------------------------------------------------------

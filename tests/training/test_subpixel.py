@@ -287,9 +287,9 @@ def test_the_card_knows_the_cell(exported):
     assert getattr(plain, "cell", 1) == 1
 
 
-def mapped(card, ground, box, block=64, **wanted):
+def mapped(card, ground, box, block=64, area=AREA, **wanted):
     def read(place):
-        return (ground[(slice(None), *place.slices_in(AREA))],)
+        return (ground[(slice(None), *place.slices_in(area))],)
 
     runtime = load_runtime(card, 1)
     plan = plan_inference(card, runtime, Predict(**wanted), CODING)
@@ -318,6 +318,36 @@ def test_a_map_is_the_same_wherever_it_is_cut(exported, ground, wanted):
         _, alone = mapped(card, ground, part, block=block, **wanted)
         for name, values in alone.items():
             np.testing.assert_array_equal(values, whole[name][part.slices_in(BOX)])
+
+
+@pytest.mark.parametrize("wanted", [{}, {"mode": "blend", "size": 100}], ids=["core", "blend"])
+def test_tiles_that_are_no_multiples_of_cells_make_the_same_map(exported, ground, wanted):
+    """Cells of 5 pixels, tiles of 512 and 1280, and one box without tiles at all."""
+    _, card = exported
+    box = PixelBox(row0=-30, col0=340, row1=640, col1=640)
+    _, whole = mapped(card, ground, box, **wanted)
+    for side in (512, 1280):
+        found = {name: np.zeros_like(values) for name, values in whole.items()}
+        met = 0
+        for row, col in np.ndindex(4, 4):
+            row0, col0 = (row - 2) * side, (col - 2) * side
+            tile = PixelBox(row0=row0, col0=col0, row1=row0 + side, col1=col0 + side)
+            part = tile.intersect(box)
+            if part.empty:
+                continue
+            _, alone = mapped(card, ground, part, block=side, **wanted)
+            for name, values in alone.items():
+                found[name][part.slices_in(box)] = values
+            met += 1
+        assert met == {512: 6, 1280: 2}[side]
+        for name, values in found.items():
+            np.testing.assert_array_equal(values, whole[name])
+    # windows counted from the corner of a tile would cut cells elsewhere
+    tile, area = replace(box, row0=512), replace(AREA, row0=AREA.row0 - 512, row1=AREA.row1 - 512)
+    moved = replace(tile, row0=0, row1=tile.row1 - 512)
+    _, alone = mapped(card, ground, moved, area=area, **wanted)
+    there = whole["classes"][tile.slices_in(box)]
+    assert (alone["classes"] != there).mean() > 0.02
 
 
 def test_windows_give_what_the_whole_field_gives(exported, ground):

@@ -14,7 +14,6 @@ which `entropy` and `agreement` reward.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -78,23 +77,10 @@ class TargetMeasures:
         self._sums += torch.cat(parts).cpu().numpy()
         self._sample(rows)
 
-    def merge(self, other: "TargetMeasures") -> None:
-        """Take in what another process has seen."""
-        self._sums += other._sums
-        self._keep(other._keys, other._vectors)
-
-    def gather(self, module: Any) -> None:
-        """Take in what all processes of a Lightning module's trainer have seen."""
-        world = module.trainer.world_size
-        if world == 1:
-            return
-        parts: list[TargetMeasures | None] = [None] * world
-        torch.distributed.all_gather_object(parts, self)
-        mine = TargetMeasures(self.classes)
-        for part in parts:
-            if part is not None:
-                mine.merge(part)
-        self._sums, self._keys, self._vectors = mine._sums, mine._keys, mine._vectors
+    @property
+    def seen(self) -> int:
+        """Pixels that count."""
+        return int(self._sums[0])
 
     @property
     def shares(self) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 import copy
 import logging
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mapper.errors import ModelError
 from mapper.recipe.training import Train
 from mapper.training.networks import Supervised, build_network
 from mapper.training.networks.backbone import MixTransformer, ResNet
+from mapper.training.networks.network import Segmenter
+from mapper.training.networks.subpixel import SubPixel
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +21,13 @@ logger = logging.getLogger(__name__)
 class FeatureDistance(nn.Module):
     """Distance of the student's last features to those of a frozen backbone, over all cells."""
 
-    def __init__(self, backbone: MixTransformer | ResNet) -> None:
-        """Copies the backbone as it is: it must hold its pretrained weights."""
+    def __init__(self, backbone: MixTransformer | ResNet, cell: int = 1) -> None:
+        """Copies the backbone as it is: it must hold its pretrained weights.
+
+        `cell` is the side in pixels of the squares whose means it looks at (`Segmenter.cell`).
+        """
         super().__init__()
+        self.cell = cell
         self.backbone = copy.deepcopy(backbone)
         for parameter in self.backbone.parameters():
             parameter.requires_grad_(False)
@@ -38,7 +46,7 @@ class FeatureDistance(nn.Module):
         `Supervised.channels` of image and validity.
         """
         with torch.no_grad():
-            known = self.backbone(image)[-1]
+            known = self.backbone(_means(image, self.cell))[-1]
         return torch.linalg.vector_norm(features.float() - known.float(), dim=1).mean()
 
 
@@ -57,13 +65,13 @@ def feature_distance(network: Supervised, train: Train) -> FeatureDistance | Non
             name,
         )
         return None
-    if not hasattr(network.network, "backbone"):
+    if _backbone(network.network) is None:
         logger.warning("feature distance is off: %s has no backbone", name)
         return None
     # a head is built beside it: what that draws must not change the training
     with torch.random.fork_rng(devices=[]):
-        known = build_network(train)
-    return FeatureDistance(known.network.backbone)
+        known = build_network(train).network
+    return FeatureDistance(_backbone(known), known.cell)
 
 
 def last_features(network: Supervised, image: Tensor, valid: Tensor | None) -> Tensor:
@@ -71,11 +79,21 @@ def last_features(network: Supervised, image: Tensor, valid: Tensor | None) -> T
 
     Raises: ModelError where the network has no backbone.
     """
-    backbone = getattr(network.network, "backbone", None)
+    backbone = _backbone(network.network)
     if backbone is None:
         raise ModelError(
             f"{type(network.network).__name__} has no backbone whose features could be compared; "
             "set train.adapt.daspm.distance to 0"
         )
-    features: Tensor = backbone(network.channels(image, valid))[-1]
+    entered = _means(network.channels(image, valid), network.network.cell)
+    features: Tensor = backbone(entered)[-1]
     return features
+
+
+def _backbone(network: Segmenter) -> Any:
+    """Of a network, or of the one on its cells; None where there is none."""
+    return getattr(network.cells if isinstance(network, SubPixel) else network, "backbone", None)
+
+
+def _means(image: Tensor, cell: int) -> Tensor:
+    return functional.avg_pool2d(image, cell) if cell > 1 else image

@@ -45,7 +45,9 @@ def open_domains(
     own, other = train, train
     if METHODS[train.adapt.method].scales(train):
         far = statistics_of(train, target)
-        own, other = _scaled(train, statistics_of(train, source, parts[0]), far)
+        # as its patches are: what is finer than they show must not widen the target's contrast
+        near = statistics_of(train, source, parts[0], train.augment.coarsen)
+        own, other = _scaled(train, near, far)
     feed = DomainFeed(own, other, (source, target), parts, train.adapt, workers, _rare(train))
     if judge is not None:
         feed.judge_by(judge)

@@ -11,6 +11,7 @@ OUT/card.json          source, target, method, lineage, how it was chosen
 """
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
 from mapper.recipe.settings import train_section
 from mapper.store.files import sha256_of, write_json
+from mapper.training.adapt.checks import check_recipe, check_start, warn_of_warmup
 from mapper.training.adapt.choosing import choose_epoch
 from mapper.training.adapt.domains import Domains, open_domains
 from mapper.training.adapt.journal import AdaptJournal, is_over
@@ -32,10 +34,11 @@ from mapper.training.data.labelled import LabelledSet
 from mapper.training.finetune import start_from
 from mapper.training.journal import JOURNAL, read_journal
 from mapper.training.networks import Supervised, build_network
-from mapper.training.networks.build import check_sizes
 from mapper.training.train import TrainOptions, train_model
-from mapper.training.trainer import Device, check_device, make_trainer, quiet
+from mapper.training.trainer import Device, check_device, make_trainer, network_device, quiet
 from mapper.training.weights import WEIGHTS, load_weights, save_weights
+
+logger = logging.getLogger(__name__)
 
 _STATE = "adapt.json"
 _CARD = "card.json"
@@ -104,26 +107,28 @@ def train_source(options: AdaptOptions, listener: Listener = ignore) -> Path:
 def adapt_model(options: AdaptOptions, listener: Listener = ignore) -> AdaptReport:
     """Adapt, or go on adapting, and write weights and card.
 
-    Raises: UsageError where the folder holds another adaptation; DataError where the two domains
-        do not fit; ModelError where the learning diverges.
+    Raises: UsageError where the folder holds another adaptation, or weights are of another scale;
+        DataError where the two domains do not fit; RecipeError; ModelError where the learning
+        diverges.
     """
     import torch
 
     settings = train_section(options.recipe)
     check_device(options.device)
+    check_recipe(settings)
+    if options.start is not None:
+        check_start(settings, options.start, load_weights(options.start))
     domains = open_domains(
         settings, (options.source, options.target), options.judge, options.workers
     )
-    start = _start(options, settings, listener)
-    about = _about(options, domains, start)
+    about = _about(options, domains)
     claim = _claim(options, about, settings)
     if (options.out / _CARD).exists():
         return _finished(options.out)
+    start = _start(options, settings, listener)
     began = time.monotonic()
     torch.manual_seed(settings.seed)
     network = build_network(domains.target, pretrained=start is None)
-    batch = settings.adapt.batch or settings.batch
-    check_sizes(network, settings.model_copy(update={"batch": batch}))
     if start is not None:
         source = load_weights(start)
         about["lineage"] = start_from(network, settings, source)
@@ -134,11 +139,12 @@ def adapt_model(options: AdaptOptions, listener: Listener = ignore) -> AdaptRepo
     )
     if not lesson.method.learns:
         return _unlearned(options, domains, lesson, time.monotonic() - began)
+    warn_of_warmup(settings, lesson.method, lesson.steps)
     return _learned(options, domains, lesson, listener)
 
 
 def _start(options: AdaptOptions, settings: Train, listener: Listener) -> Path | None:
-    """Weights of the source; None where the method begins at random."""
+    """Weights of the source, trained where there are none; None where it begins at random."""
     if options.start is not None:
         return options.start
     if settings.adapt.start == "scratch":
@@ -146,7 +152,7 @@ def _start(options: AdaptOptions, settings: Train, listener: Listener) -> Path |
     return train_source(options, listener)
 
 
-def _about(options: AdaptOptions, domains: Domains, start: Path | None) -> dict[str, Any]:
+def _about(options: AdaptOptions, domains: Domains) -> dict[str, Any]:
     """What the weights say of themselves."""
     how = domains.target.adapt
     facts = domains.feed.facts()
@@ -163,7 +169,7 @@ def _about(options: AdaptOptions, domains: Domains, start: Path | None) -> dict[
             else {},
             "source": facts["source"]["set"],
             "target": facts["target"],
-            "start": "random weights" if start is None else "weights of the source",
+            "start": "random weights" if how.start == "scratch" else "weights of the source",
             "normalised": domains.target.scaling != domains.source.scaling,
             "chosen_by": how.choose,
         },
@@ -189,7 +195,7 @@ def _claim(options: AdaptOptions, about: Mapping[str, Any], settings: Train) -> 
                 f"{out} holds another adaptation (of {found.get('recipe')!r} by "
                 f"{found.get('method')}); its settings or data differ: name another folder"
             )
-    elif out.exists() and any(entry.name != SOURCE for entry in out.iterdir()):
+    elif out.exists() and any(e.name not in (SOURCE, ".lock") for e in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no adaptation; name another folder")
     named = {"recipe": about["recipe"], "method": settings.adapt.method}
     return {"fingerprint": fingerprint, **named, **asked}
@@ -224,18 +230,29 @@ def _unlearned(
     options: AdaptOptions, domains: Domains, lesson: AdaptLesson, seconds: float
 ) -> AdaptReport:
     """Source only and AdaBN: at most statistics are replaced."""
-    how = domains.target.adapt
-    if how.method == "adabn":
-        layers = adapted_statistics(
-            lesson.network, domains.feed.target_batches(how.adabn.batches), how.adabn.share
-        )
-        lesson.about["adapted"]["layers"] = layers
+    if domains.target.adapt.method == "adabn":
+        lesson.about["adapted"]["layers"] = _with_statistics(options, domains, lesson)
     with quiet():
         trainer = _trainer(options, domains, [])
         found = trainer.validate(lesson, datamodule=domains.feed, verbose=False)
     line = {key.split("/")[0]: value for one in found for key, value in one.items()}
     line |= {"epoch": 0.0, "seconds": seconds}
-    return _written(options, lesson, (lesson.network, [line], 0), (seconds, False))
+    report = _report(options, lesson, ([line], 0), (seconds, False, True))
+    if trainer.is_global_zero:
+        _write(options, lesson, lesson.network, (report, seconds))
+    trainer.strategy.barrier()
+    return report
+
+
+def _with_statistics(options: AdaptOptions, domains: Domains, lesson: AdaptLesson) -> int:
+    """Adapt batch normalisation where the networks of the call run. Returns: layers changed."""
+    how = domains.target.adapt.adabn
+    try:
+        lesson.network.to(network_device(options.device))
+        batches = domains.feed.target_batches(how.batches)
+        return adapted_statistics(lesson.network, batches, how.share)
+    finally:
+        lesson.network.to("cpu")
 
 
 def _learned(
@@ -253,15 +270,18 @@ def _learned(
             resumed = str(last.path) if last else None
             trainer.fit(lesson, datamodule=domains.feed, ckpt_path=resumed, weights_only=True)
     took = (time.monotonic() - began, last is not None)
+    # journal and checkpoints are the first process's to write, and all read them
+    trainer.strategy.barrier()
     lines = read_journal(path)
     chosen = choose_epoch(lines, how.choose)
-    if not is_over(lines, int(lines[-1]["epoch"]), how):
-        return _report(options, lesson, (lines, chosen), (*took, False))
-    if not trainer.is_global_zero:
-        return _report(options, lesson, (lines, chosen), (*took, True))
-    name = "last.ckpt" if chosen == len(lines) - 1 else "best.ckpt"
-    kept = load_weights(options.out / "checkpoints" / name).network
-    return _written(options, lesson, (kept, lines, chosen), took)
+    whole = is_over(lines, int(lines[-1]["epoch"]), how)
+    report = _report(options, lesson, (lines, chosen), (*took, whole))
+    if whole and trainer.is_global_zero:
+        name = "last.ckpt" if chosen == len(lines) - 1 else "best.ckpt"
+        kept = load_weights(options.out / "checkpoints" / name).network
+        _write(options, lesson, kept, (report, sum(line["seconds"] for line in lines)))
+    trainer.strategy.barrier()
+    return report
 
 
 def _trainer(options: AdaptOptions, domains: Domains, callbacks: list[Any]) -> Any:
@@ -276,15 +296,11 @@ def _trainer(options: AdaptOptions, domains: Domains, callbacks: list[Any]) -> A
     )
 
 
-def _written(
-    options: AdaptOptions,
-    lesson: AdaptLesson,
-    chosen: tuple[Supervised, list[dict[str, float]], int],
-    took: tuple[float, bool],
-) -> AdaptReport:
-    """Weights and card of the chosen epoch."""
-    network, lines, place = chosen
-    report = _report(options, lesson, (lines, place), (*took, True))
+def _write(
+    options: AdaptOptions, lesson: AdaptLesson, network: Supervised, told: tuple[AdaptReport, float]
+) -> None:
+    """Weights and card of the chosen epoch, of a report and the seconds of all epochs."""
+    report, spent = told
     about = lesson.about | {
         "scores": report.scores,
         "epochs": report.epochs,
@@ -293,14 +309,12 @@ def _written(
         "parameters": sum(p.numel() for p in network.parameters()),
     }
     save_weights(options.out / WEIGHTS, network.state_dict(), lesson.settings, about)
-    spent = sum(line["seconds"] for line in lines)
     measured = {
         "seconds": round(spent, 1),
         "megapixels_per_second": report.megapixels_per_second,
         "memory_gib": report.memory_gib,
     }
     write_json(options.out / _CARD, about | measured)
-    return report
 
 
 def _report(
@@ -312,7 +326,6 @@ def _report(
     lines, place = told
     seconds, resumed, finished = how
     top = lines[place]
-    apart = ("epoch", "seconds", "rate", "choice", "megapixels_per_second", "memory_gib")
     rates = [line.get("megapixels_per_second", 0.0) for line in lines]
     return AdaptReport(
         out=options.out,
@@ -320,10 +333,24 @@ def _report(
         epochs=len(lines),
         epoch=int(top["epoch"]),
         chosen_by=lesson.settings.adapt.choose,
-        scores={k: v for k, v in top.items() if k not in apart and v == v},
+        scores=_scores(top, options.judge is not None),
         seconds=seconds,
         megapixels_per_second=round(sum(rates) / len(rates), 4),
         memory_gib=round(max(line.get("memory_gib", 0.0) for line in lines), 3),
         resumed=resumed,
         finished=finished,
     )
+
+
+def _scores(line: Mapping[str, float], judged: bool) -> dict[str, float]:
+    """What an epoch came to, without what has no number, which is told where one is expected."""
+    apart = ("epoch", "seconds", "rate", "choice", "megapixels_per_second", "memory_gib")
+    found = {name: value for name, value in line.items() if name not in apart}
+    # a method without a loss on the target has none to be known
+    absent = ("target_loss",) if judged else ("target_loss", "target_miou")
+    lost = [name for name, value in found.items() if value != value and name not in absent]
+    if lost:
+        logger.warning(
+            "epoch %d has no number for %s, so the card has none", line["epoch"] + 1, lost
+        )
+    return {name: value for name, value in found.items() if value == value}

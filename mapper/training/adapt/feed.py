@@ -16,7 +16,7 @@ from mapper.recipe.training import Train
 from mapper.training.adapt.rare import RareClassPatches
 from mapper.training.adapt.statistics import BandStatistics, band_statistics, bare_images
 from mapper.training.adapt.target import check_bands, without_labels
-from mapper.training.data.augment import BandKinds, augmented
+from mapper.training.data.augment import BandKinds, Patch, augmented
 from mapper.training.data.feed import Feed, Parts, digest_of_images, labelled_channels
 from mapper.training.data.labelled import LabelledSet
 from mapper.training.data.patches import (
@@ -33,7 +33,7 @@ from mapper.training.networks.build import cell_pixels, source_channels
 TARGET_CHECKED = 64
 """Patches of the target that epochs are compared by, at most."""
 _TRIES = 8
-"""Draws after which a patch without a valid pixel is taken all the same."""
+"""Draws without a valid pixel after which a square is taken that is known to hold one."""
 _LOOKS = 4096
 """Squares that are looked at for those, as long as one was found."""
 _GOLDEN = (5**0.5 - 1) / 2
@@ -45,9 +45,10 @@ Views = tuple[np.ndarray, np.ndarray]
 class TargetPatches:
     """Random patches of the target, mirrored, turned and zoomed: indices are `(epoch, index)`."""
 
-    def __init__(self, images: Images, train: Train, how: Adapt) -> None:
-        """`how` says how many, and how they are zoomed."""
+    def __init__(self, images: Images, train: Train, how: Adapt, known: "CheckedPatches") -> None:
+        """`how` says how many, and how they are zoomed; `known` are squares that hold data."""
         self.images, self.seed, self.side = images, train.seed, train.patch
+        self.known = known
         self.kinds, self.cell = _kinds(train), cell_pixels(train)
         augment = train.augment
         self.geometry = Augment(flip=augment.flip, turn=augment.turn, scale=how.scale)
@@ -61,14 +62,19 @@ class TargetPatches:
         """Image and validity of one patch."""
         # the last number keeps it from falling where the source's patch of that index does
         rng = np.random.default_rng([self.seed, *key, 1])
+        patch = self._drawn(rng)
+        return self.images.scaled(augmented(patch, self.geometry, self.kinds, rng))[:2]
+
+    def _drawn(self, rng: np.random.Generator) -> Patch:
         for _ in range(_TRIES):
             side = zoomed_side(self.side, self.geometry.scale, rng)
             cell = self.cell if side == self.side else 1
             patch = self.images.piece(*anywhere(self.images, side, rng, cell))
+            patch = fitted(patch, self.side, self.kinds.directions)
             if patch.valid.any():
-                break
-        patch = fitted(patch, self.side, self.kinds.directions)
-        return self.images.scaled(augmented(patch, self.geometry, self.kinds, rng))[:2]
+                return patch
+        # one without data would enter the statistics of the batch as a flat grey
+        return self.known.piece(int(rng.integers(len(self.known))))
 
 
 class CheckedPatches:
@@ -85,7 +91,7 @@ class CheckedPatches:
         for looked, place in enumerate(spread(int(self._first[-1])).tolist()):
             if len(self.places) == most or (self.places and looked >= _LOOKS):
                 break
-            if self._piece(place).valid.any():
+            if self._square(place).valid.any():
                 self.places.append(place)
 
     def __len__(self) -> int:
@@ -94,9 +100,13 @@ class CheckedPatches:
 
     def __getitem__(self, index: int) -> Views:
         """Image and validity of one patch."""
-        return self.images.scaled(self._piece(self.places[index]))[:2]
+        return self.images.scaled(self.piece(index))[:2]
 
-    def _piece(self, place: int) -> Any:
+    def piece(self, index: int) -> Patch:
+        """What one of them holds, in physical units."""
+        return self._square(self.places[index])
+
+    def _square(self, place: int) -> Patch:
         number = int(np.searchsorted(self._first, place, side="right")) - 1
         row, col = divmod(place - int(self._first[number]), int(self._cols[number]))
         return self.images.piece(number, (row * self.side, col * self.side, self.side, self.side))
@@ -165,8 +175,8 @@ class DomainFeed(lightning.LightningDataModule):
             )
         self.images = bare_images(target, self.sets[1])
         self.statistics = band_statistics(self.images, target.required)
-        self.patches = TargetPatches(self.images, target, how)
         self.checked = CheckedPatches(self.images, target.patch)
+        self.patches = TargetPatches(self.images, target, how, self.checked)
         self.judge: ValidationPatches | None = None
 
     def judge_by(self, data: LabelledSet) -> None:

@@ -46,7 +46,11 @@ class AdaptJournal(Journal):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """An epoch is over: losses and measures are known."""
         super().on_train_epoch_end(trainer, module)
-        if is_over(read_journal(self.path), trainer.current_epoch, self.how):
+        # others would read a file that the first is still writing, and some would stop alone
+        over = trainer.is_global_zero and is_over(
+            read_journal(self.path), trainer.current_epoch, self.how
+        )
+        if trainer.strategy.broadcast(over):
             trainer.should_stop = True
 
     def said(self, line: Mapping[str, float]) -> str:

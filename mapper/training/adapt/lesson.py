@@ -1,6 +1,7 @@
 """One step of an adaptation, and how it is judged without labels: what Lightning runs."""
 
 import json
+import math
 import resource
 import time
 from collections.abc import Mapping
@@ -32,6 +33,10 @@ class AdaptLesson(Lesson):
 
     What judges the target here are measures without labels; `target_miou` is noted where the
     caller has labels, and nothing is chosen by it.
+
+    Of several processes the first alone is shown what is validated on: the batch statistics of
+    the others drift from those of the network that is kept, and a pixel shown to two would count
+    twice among the neighbours of `density`.
     """
 
     def __init__(
@@ -49,12 +54,18 @@ class AdaptLesson(Lesson):
         self.per_epoch = steps
         self.measures = TargetMeasures(len(train.classes))
         self.judged = MulticlassConfusionMatrix(len(train.classes), ignore_index=IGNORED)
-        self._seconds = 0.0
+        self._began = self._seconds = 0.0
         self._pixels = 0
 
     def on_train_epoch_start(self) -> None:
-        """Count pixels and seconds anew."""
-        self._seconds, self._pixels = 0.0, 0
+        """Count pixels and seconds anew, from before the first patch is read."""
+        self._began, self._pixels = time.monotonic(), 0
+
+    def on_validation_start(self) -> None:
+        """The learning of the epoch is over, once the accelerator is done with it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._seconds = time.monotonic() - self._began
 
     def on_train_batch_start(self, batch: Both, batch_idx: int) -> None:  # type: ignore[override]
         """Seed what is drawn."""
@@ -62,7 +73,6 @@ class AdaptLesson(Lesson):
 
     def training_step(self, batch: Both, batch_idx: int) -> None:  # type: ignore[override]
         """One backward for all losses, one step of every optimiser."""
-        began = time.monotonic()
         source, target = _source(batch[0]), _target(batch[1])
         moment = Moment(
             epoch=self.current_epoch,
@@ -81,7 +91,6 @@ class AdaptLesson(Lesson):
         for schedule in self._listed(self.lr_schedulers()):
             schedule.step()
         self._log_losses(losses, total, len(source.image))
-        self._seconds += time.monotonic() - began
         self._pixels += source.label.numel() + target.label.numel()
 
     def _log_losses(self, losses: Mapping[str, Tensor], total: Tensor, count: int) -> None:
@@ -100,17 +109,39 @@ class AdaptLesson(Lesson):
         if torch.isfinite(total):
             return
         lost = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-        method = self.settings.adapt.method
+        what = f"{', '.join(lost) or 'the sum'} is not finite"
+        raise ModelError(self._diverged(f"step {moment.step + 1}, epoch {moment.epoch + 1}", what))
+
+    def _check_result(self, found: Mapping[str, float]) -> None:
+        """Raises: ModelError where what would be kept was spoiled, if by the very last step."""
+        state = self.method.result.state_dict()
+        lost = [name for name, values in state.items() if not torch.isfinite(values).all()]
+        if lost:
+            what = f"{len(lost)} of {len(state)} tensors of the network are not finite ({lost[0]})"
+        elif self.measures.seen and math.isnan(found["entropy"]):
+            what = "what the network says of the target is not finite"
+        else:
+            return
+        if self.method.learns:
+            raise ModelError(self._diverged(f"epoch {self.current_epoch + 1}", what))
         raise ModelError(
-            f"{method} diverged in step {moment.step + 1}, epoch {moment.epoch + 1}: "
-            f"{', '.join(lost) or 'the sum'} is not finite; start again in another folder with a "
-            f"lower adapt.{method}.optimizer.rate"
+            f"{self.settings.adapt.method}: {what}; give other weights of the source, or look for "
+            "huge values in the target and at train.scaling"
+        )
+
+    def _diverged(self, when: str, what: str) -> str:
+        method = self.settings.adapt.method
+        return (
+            f"{method} diverged in {when}: {what}; start again in another folder with a lower "
+            f"adapt.{method}.optimizer.rate"
         )
 
     def validation_step(  # type: ignore[override]
         self, batch: Any, batch_idx: int, dataloader_idx: int = SOURCE
     ) -> None:
-        """Confusions of the source, measures of the target."""
+        """Confusions of the source, measures of the target; by the first process alone."""
+        if not self.trainer.is_global_zero:
+            return
         image, valid = batch[0].contiguous(memory_format=torch.channels_last), batch[1]
         result = self.method.result.eval()
         logits = result(image, valid)
@@ -124,32 +155,23 @@ class AdaptLesson(Lesson):
 
     def on_validation_epoch_end(self) -> None:
         """Log what was counted, and what the epoch is chosen by."""
+        self.measures = self.trainer.strategy.broadcast(self.measures)
+        found = self.measures.result()
+        self._check_result(found)
         super().on_validation_epoch_end()
-        found = self._gathered().result()
         self.measures = TargetMeasures(len(self.settings.classes))
         for name, value in found.items():
             self.log(name, float(value))
-        if self.judged.update_called:
+        if len(self.trainer.num_val_batches) > JUDGE:
             self.log("target_miou", mean_iou(self.judged.compute())[0])
             self.judged.reset()
         known = {**found, "miou": float(self.trainer.callback_metrics["miou"])}
         known["epoch"] = float(self.current_epoch)
         self.log("choice", score(known, self.settings.adapt.choose))
-        if self._seconds:
+        if self._pixels:
             world = self.trainer.world_size
             self.log("megapixels_per_second", world * self._pixels / self._seconds / 1e6)
         self.log("memory_gib", peak_memory(self.device) / (1 << 30))
-
-    def _gathered(self) -> TargetMeasures:
-        """Measures of all processes."""
-        if self.trainer.world_size == 1:
-            return self.measures
-        parts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(parts, self.measures)
-        whole = TargetMeasures(self.measures.classes)
-        for part in parts:
-            whole.merge(part)
-        return whole
 
     def configure_optimizers(self) -> Any:
         """The student's, by the method, and those of what learns beside it, with one schedule."""

@@ -16,16 +16,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mapper.errors import DataError, ModelError
 from mapper.recipe.training import Train
-from mapper.training.data.augment import BandKinds
+from mapper.training.data.augment import coarsen
 from mapper.training.data.crosswalk import UNTAUGHT
 from mapper.training.data.labelled import LabelledImage, LabelledSet
 from mapper.training.data.patches import Channels, Images
 from mapper.training.networks import Supervised
-from mapper.training.networks.build import source_channels
 
 _AT_ONCE = 1 << 22
 """Pixels of an image that are looked at together."""
 _DIGITS = 6
+_FLAT = 1e-5
+"""Deviations below this share of the mean are rounding, where values were averaged before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,11 @@ class Moments:
         squares = self.squares + other.squares + apart**2 * self.count * share
         return Moments(count, mean, squares)
 
+    def levelled(self) -> "Moments":
+        """Those whose deviation can only be rounding have none."""
+        flat = self.squares <= self.count * (_FLAT * self.mean) ** 2
+        return Moments(self.count, self.mean, np.where(flat, 0.0, self.squares))
+
     def statistics(self) -> BandStatistics:
         """What they come to."""
         deviation = np.sqrt(self.squares / np.maximum(self.count, 1))
@@ -85,19 +91,23 @@ def _moments(values: np.ndarray) -> tuple[int, float, float]:
     return values.size, mean, float(((known - mean) ** 2).sum())
 
 
-def band_statistics(images: Images, required: Sequence[str] | None = None) -> BandStatistics:
+def band_statistics(
+    images: Images, required: Sequence[str] | None = None, coarser: int = 1
+) -> BandStatistics:
     """Of all valid pixels of some images.
 
     Args:
         images: of one domain.
         required: bands that must be there, those of light with more than one value (a plain is
             level, but no photograph is of one grey); None for all.
+        coarser: side in pixels of the squares that light is averaged over first, counted from the
+            first pixel of each image, as `coarsen` of a recipe does in its patches.
 
     Raises: DataError naming the set, the band and what to do.
     """
     found: Moments | None = None
     for number in range(len(images.images)):
-        for piece in _pieces(images, number):
+        for piece in _pieces(images, number, coarser):
             found = piece if found is None else found.merged(piece)
     if found is None:
         raise DataError(f"{images.data.root} holds no image; name a folder that does")
@@ -106,21 +116,28 @@ def band_statistics(images: Images, required: Sequence[str] | None = None) -> Ba
             f"{images.data.root} has no valid pixel in any band: all of it is nodata; give other "
             "images"
         )
+    if coarser > 1:
+        found = found.levelled()
     names = [images.data.bands[position] for position in images.channels.positions]
-    light = BandKinds.of(names, source_channels(names), names).light
+    light = images.light
     for k, band in enumerate(names):
         if required is None or band in required:
             _check(images.data, band, found, (k, bool(light[k])))
     return found.statistics()
 
 
-def _pieces(images: Images, number: int) -> Iterator[Moments]:
+def _pieces(images: Images, number: int, coarser: int = 1) -> Iterator[Moments]:
     """Of the strips of one image."""
     height, width = images.images[number].shape
-    rows = max(1, _AT_ONCE // width)
+    rows = max(1, _AT_ONCE // width // coarser) * coarser
     for row in range(0, height, rows):
-        patch = images.piece(number, (row, 0, min(rows, height - row), width))
-        yield Moments.of(patch.image, patch.valid)
+        # interpolation asks for the squares beside a strip
+        margin = coarser if coarser > 1 else 0
+        top, end = max(0, row - margin), min(height, row + rows + margin)
+        patch = images.piece(number, (top, 0, end - top, width))
+        coarsen(patch, coarser, images.light)
+        mine = np.s_[:, row - top : row - top + rows]
+        yield Moments.of(patch.image[mine], patch.valid[mine])
 
 
 def _check(data: LabelledSet, band: str, found: Moments, place: tuple[int, bool]) -> None:
@@ -138,10 +155,13 @@ def _check(data: LabelledSet, band: str, found: Moments, place: tuple[int, bool]
 
 
 def statistics_of(
-    train: Train, data: LabelledSet, images: Sequence[LabelledImage] | None = None
+    train: Train,
+    data: LabelledSet,
+    images: Sequence[LabelledImage] | None = None,
+    coarser: int = 1,
 ) -> BandStatistics:
     """Of images of a set, by default of all; nothing of them is kept. Raises: DataError."""
-    return band_statistics(bare_images(train, data, images), train.required)
+    return band_statistics(bare_images(train, data, images), train.required, coarser)
 
 
 def bare_images(

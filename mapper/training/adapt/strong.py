@@ -23,7 +23,11 @@ _LEAST_SIGMA = 1e-3
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Palette:
-    """What has to be known of the scaled channels; kept on the CPU."""
+    """What has to be known of the scaled channels; kept on the CPU.
+
+    `zero` is the target's, though ClassMix pastes pixels of the source, which are scaled otherwise:
+    after `matched` both have one mean and deviation, so that the source's differs little.
+    """
 
     light: Tensor
     """Bool per band: it holds light."""

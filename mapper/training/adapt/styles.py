@@ -1,4 +1,4 @@
-"""Source images in the colours of the target, by moments or by amplitudes."""
+"""Source images in the colours of the target, by the moments of each band."""
 
 import torch
 from torch import Tensor
@@ -56,23 +56,3 @@ def _moments(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _is_flat(mean: Tensor, spread: Tensor) -> Tensor:
     return spread <= _FLAT * mean.abs().clamp(min=1)
-
-
-def swapped_amplitude(image: Tensor, target: Tensor, beta: float) -> Tensor:
-    """Low frequencies with the amplitudes of the target (Yang & Soatto 2020); float32.
-
-    Those of at most `floor(beta * shorter side)` cycles along y and along x; `beta` 0 swaps the
-    mean alone. Phases stay. Target image `k % len(target)` gives those of image k; both have one
-    size, and values that are no data must have been filled: here they count like any other.
-    """
-    turn = torch.arange(len(image), device=target.device) % len(target)
-    height, width = image.shape[2:]
-    own = torch.fft.rfft2(image.float())
-    other = torch.fft.rfft2(target.float()[turn])
-    most = int(min(height, width) * beta)
-    rows = torch.arange(height, device=image.device)
-    low_y = torch.minimum(rows, height - rows) <= most
-    low_x = torch.arange(width // 2 + 1, device=image.device) <= most
-    swapped = torch.polar(other.abs(), own.angle())
-    mixed = torch.where(low_y.unsqueeze(1) & low_x, swapped, own)
-    return torch.fft.irfft2(mixed, s=(height, width))

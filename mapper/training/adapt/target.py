@@ -55,6 +55,11 @@ def _layout(root: Path, train: Train, given: Data | None) -> Data:
     bands = said.bands or train.data.bands or train.bands
     if _holds_rasters(root, said):
         return Data(layout="images", images=".", labels="", bands=bands, scale=said.scale)
+    if said.layout == "images" and not (root / said.images).is_dir():
+        raise DataError(
+            f"{root} holds no raster and no folder {said.images}; give the folder of the images, "
+            "or say with --target-layout how it is laid out"
+        )
     if said.layout == "tree-points":
         # its rules for labels ask for bands and classes that images alone need not have
         bands = said.bands or list(published.RGBN)

@@ -56,8 +56,7 @@ class BandKinds:
 
 def augmented(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Generator) -> Patch:
     """A changed patch; what happens depends on the generator alone."""
-    if how.coarsen > 1 and kinds.light.any():
-        _averaged(patch, kinds.light, lambda values: coarsened(values, how.coarsen))
+    coarsen(patch, how.coarsen, kinds.light)
     _turned(patch, how, kinds, rng)
     _lit(patch, how, kinds, rng)
     if how.blur and kinds.light.any() and rng.random() < how.blur:
@@ -70,6 +69,12 @@ def augmented(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Gener
         source = kinds.clouded[rng.integers(len(kinds.clouded))]
         patch.valid[list(source)] &= ~grown_holes(patch.label.shape, rng)
     return patch
+
+
+def coarsen(patch: Patch, side: int, light: np.ndarray) -> None:
+    """Bands of light as a sensor with pixels `side` times as wide sees them, in place."""
+    if side > 1 and light.any():
+        _averaged(patch, light, lambda values: coarsened(values, side))
 
 
 def _turned(patch: Patch, how: Augment, kinds: BandKinds, rng: np.random.Generator) -> None:

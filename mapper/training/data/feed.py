@@ -70,7 +70,8 @@ class Feed(lightning.LightningDataModule):
         required = train.bands if train.required is None else train.required
         kinds = BandKinds.of(train.bands, source_channels(train.bands), required)
         self.patches = TrainingPatches(self.learned, train, kinds, train.seed, cell_pixels(train))
-        self.held = ValidationPatches(self.judged, train.patch)
+        # judged is the sensor that is learned for
+        self.held = ValidationPatches(self.judged, train.patch, train.augment.coarsen)
 
     def _check_labels(self) -> None:
         taught = self._taught(self.learned)

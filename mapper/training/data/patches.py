@@ -12,7 +12,7 @@ import numpy as np
 from mapper.errors import DataError
 from mapper.inference.scaling import Scaling, scaled, scaling_of
 from mapper.recipe.training import Train
-from mapper.training.data.augment import BandKinds, Patch, augmented, known_mean
+from mapper.training.data.augment import BandKinds, Patch, augmented, coarsen, known_mean
 from mapper.training.data.crosswalk import UNTAUGHT
 from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
 
@@ -76,6 +76,12 @@ class Images:
             if pixels.label is not None:
                 taught = channels.lookup[pixels.label.ravel()]
                 self.counts[number] = np.bincount(taught[taught >= 0], minlength=channels.classes)
+
+    @property
+    def light(self) -> np.ndarray:
+        """Bool per band that the network is given: it holds light."""
+        names = [self.data.bands[position] for position in self.channels.positions]
+        return BandKinds.of(names, (), names).light
 
     def piece(self, number: int, box: Box) -> Patch:
         """A box of an image, beyond its edge without data and untaught."""
@@ -230,9 +236,9 @@ def fitted(patch: Patch, side: int, directions: np.ndarray) -> Patch:
 class ValidationPatches:
     """Every pixel of the held-out images once, side by side."""
 
-    def __init__(self, images: Images, side: int) -> None:
-        """Squares of `side`; the last of a row overhangs."""
-        self.images = images
+    def __init__(self, images: Images, side: int, coarser: int = 1) -> None:
+        """Squares of `side`, seen as `coarsen` of a recipe says; the last of a row overhangs."""
+        self.images, self.coarser, self.light = images, coarser, images.light
         self.boxes = [
             (number, (row, col, side, side))
             for number, image in enumerate(images.images)
@@ -246,8 +252,9 @@ class ValidationPatches:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image, validity and label of one patch."""
-        number, box = self.boxes[index]
-        return self.images.scaled(self.images.piece(number, box))
+        patch = self.images.piece(*self.boxes[index])
+        coarsen(patch, self.coarser, self.light)
+        return self.images.scaled(patch)
 
 
 @dataclass(frozen=True, slots=True)

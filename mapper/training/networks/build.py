@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from mapper.errors import RecipeError
@@ -46,7 +47,7 @@ def build_network(train: Train, pretrained: bool = True) -> Supervised:
     options: dict[str, Any] = dict(train.network.options)
     if train.network.pretrained and pretrained:
         options["pretrained"] = train.network.pretrained
-    elif "pretrained" in inspect.signature(kind).parameters and pretrained:
+    elif pretrained and "pretrained" in inspect.signature(_with_backbone(kind, options)).parameters:
         logger.warning("the backbone of %s starts at random", train.network.name)
     try:
         network = kind(channels, len(train.classes), **options)
@@ -62,6 +63,12 @@ def build_network(train: Train, pretrained: bool = True) -> Supervised:
         validity=train.needs_validity,
         presence=train.network.presence,
     )
+
+
+def _with_backbone(kind: type[Segmenter], options: Mapping[str, Any]) -> type[Segmenter]:
+    """What a backbone would be part of: a network itself, or the one on its cells."""
+    inner = inspect.signature(kind).parameters.get("of")
+    return NETWORKS.get(str(options.get("of", inner.default)), kind) if inner else kind
 
 
 def check_sizes(network: Supervised, train: Train) -> None:

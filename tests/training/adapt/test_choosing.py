@@ -182,48 +182,12 @@ def test_the_sample_is_bounded_and_fair(monkeypatch):
     assert (np.abs(counts - 25) < 15).all()
 
 
-def test_processes_together_see_what_one_would():
-    probabilities, other = drawn(3, (6, 4, 4, 4)), drawn(4, (6, 4, 4, 4))
-    valid = torch.ones(6, 4, 4)
-    sides = [TargetMeasures(4) for _ in range(2)]
-    for side, place in zip(sides, (slice(0, 2), slice(2, 6)), strict=True):
-        side.add(probabilities[place], other[place], valid[place])
-    # as it comes from another process
-    sides[0].merge(pickle.loads(pickle.dumps(sides[1])))
-    whole = measured(probabilities, other, valid)
-    for name, value in sides[0].result().items():
-        assert value == pytest.approx(whole[name], rel=1e-6)
-
-
-class Alone:
-    """A module of a training in one process."""
-
-    class trainer:  # noqa: N801
-        world_size = 1
-
-
-def test_one_process_has_nothing_to_gather():
-    found = TargetMeasures(3)
-    found.add(drawn(), drawn(1), torch.ones(2, 6, 5))
-    before = found.result()
-    found.gather(Alone())
-    assert found.result() == before
-
-
-def test_all_processes_are_gathered(monkeypatch):
-    mine, theirs = TargetMeasures(3), TargetMeasures(3)
-    mine.add(drawn(), None, torch.ones(2, 6, 5))
-    theirs.add(drawn(9), None, torch.ones(2, 6, 5))
-
-    def gathered(parts, own):
-        parts[:] = [own, pickle.loads(pickle.dumps(theirs))]
-
-    monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
-    monkeypatch.setattr(Alone.trainer, "world_size", 2)
-    mine.gather(Alone())
-    both = measured(torch.cat([drawn(), drawn(9)]))
-    for name in ("entropy", "information", "density", "dominance"):
-        assert mine.result()[name] == pytest.approx(both[name], rel=1e-6)
+def test_what_one_process_measured_says_the_same_in_another():
+    found = TargetMeasures(4)
+    found.add(drawn(3, (6, 4, 4, 4)), drawn(4, (6, 4, 4, 4)), torch.ones(6, 4, 4))
+    there = pickle.loads(pickle.dumps(found))
+    assert there.result() == found.result()
+    assert there.seen == 6 * 16
 
 
 # choosing -----------------------------------------------------------------------------------

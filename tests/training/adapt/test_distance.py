@@ -10,7 +10,7 @@ from mapper.errors import ModelError
 from mapper.training.adapt.distance import FeatureDistance, feature_distance, last_features
 from mapper.training.networks import build_network
 from mapper.training.networks.backbone import MixTransformer, ResNet
-from tests.training.lessons import train_section
+from tests.training.lessons import TINY, train_section
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,7 +92,44 @@ def test_networks_without_a_backbone():
         last_features(network, *seen())
 
 
-@pytest.mark.parametrize("name", ["segformer", "unet"])
+def on_cells(**changed):
+    """Of a network that works on cells of 2 pixels."""
+    options = TINY["segformer"] | {"of": "segformer", "ratio": 2, "hidden": 4}
+    return train_section(network="subpixel", options=options, patch=64, **changed)
+
+
+def test_features_on_cells_are_those_of_their_means():
+    network = build_network(on_cells(), pretrained=False).eval()
+    image, valid = seen()
+    means = image.reshape(2, 3, 32, 2, 32, 2).mean(dim=(3, 5))
+    expected = network.network.cells.backbone(means)[-1]
+    torch.testing.assert_close(last_features(network, image, valid), expected)
+
+
+def test_the_distance_on_cells_is_to_the_pretrained_weights(tmp_path, caplog):
+    transformer().body.save_pretrained(tmp_path)
+    train = on_cells(pretrained=str(tmp_path))
+    network = build_network(train, pretrained=False).eval()
+    away = feature_distance(network, train)
+    image, valid = seen()
+    expected = build_network(train).eval()
+    assert float(away(last_features(expected, image, valid), image).detach()) == 0
+    assert float(away(last_features(network, image, valid), image).detach()) > 0.1
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [(TINY["subpixel"], False), (TINY["segformer"] | {"of": "segformer", "ratio": 2}, True)],
+    ids=["unet", "segformer"],
+)
+def test_a_backbone_on_cells_that_starts_at_random_is_told_of(options, warned, caplog):
+    with caplog.at_level(logging.WARNING):
+        build_network(train_section(network="subpixel", options=options))
+    assert ("backbone of subpixel starts at random" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("name", ["segformer", "unet", "subpixel"])
 def test_off_where_nothing_is_pretrained(name, caplog):
     train = train_section(network=name)
     with caplog.at_level(logging.WARNING):
@@ -100,11 +137,12 @@ def test_off_where_nothing_is_pretrained(name, caplog):
     assert "feature distance is off" in caplog.text
 
 
-def test_off_where_there_is_no_backbone(caplog):
-    network = build_network(train_section(network="unet"), pretrained=False)
+@pytest.mark.parametrize("name", ["unet", "subpixel"])
+def test_off_where_there_is_no_backbone(name, caplog):
+    network = build_network(train_section(network=name), pretrained=False)
     with caplog.at_level(logging.WARNING):
-        assert feature_distance(network, train_section(network="unet", pretrained="x")) is None
-    assert "unet has no backbone" in caplog.text
+        assert feature_distance(network, train_section(network=name, pretrained="x")) is None
+    assert f"{name} has no backbone" in caplog.text
 
 
 def test_it_is_to_the_pretrained_weights_whatever_was_learned_since(tmp_path):

@@ -15,6 +15,7 @@ from mapper.training.adapt.feed import TARGET_CHECKED, CheckedPatches, DomainFee
 from mapper.training.adapt.rare import RareClassPatches
 from mapper.training.adapt.statistics import bare_images, own_scaling, rescaled, statistics_of
 from mapper.training.adapt.target import open_target
+from mapper.training.data.augment import coarsened
 from mapper.training.data.feed import Feed, digest_of_images
 from mapper.training.data.labelled import Pixels
 from mapper.training.data.layouts import open_data
@@ -197,16 +198,21 @@ def test_targets_are_zoomed_by_their_own_range(towns):
     assert steps[1] < 0.75 * steps[0]
 
 
-def test_patches_of_the_target_without_data_are_drawn_again(tmp_path):
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0)])
+def test_patches_of_the_target_hold_data(scale, tmp_path):
     image, _ = town(1, 256)
     image[:, 40:] = image[:, :, 40:] = 0
     write_tiff(tmp_path / "target" / "a.tif", image, nodata=0)
     write_images(tmp_path / "source")
-    feed = make_feed(tmp_path)
-    there = [feed.patches[0, k][1].any() for k in range(200)]
-    # a square of 32 meets the corner with a chance of (40 / 225)^2
-    once = (40 / 225) ** 2
-    assert np.mean(there) == pytest.approx(1 - (1 - once) ** 8, abs=0.1)
+    feed = make_feed(tmp_path, how=Adapt(scale=scale))
+    # a square of 32 meets the corner with a chance of (40 / 225)^2, in eight draws of 0.23
+    patches = [feed.patches[0, k] for k in range(100)]
+    assert all(valid.any() for _, valid in patches)
+    again = make_feed(tmp_path, how=Adapt(scale=scale)).patches
+    for k in reversed(range(100)):
+        assert all(map(np.array_equal, patches[k], again[0, k]))
+    # of the four squares that hold data, mirrored and turned, and of what the draws found
+    assert len({image.tobytes() for image, _ in patches}) > 15
 
 
 def test_rare_classes_are_sampled_where_it_is_asked_for(towns):
@@ -298,6 +304,24 @@ def test_validation_is_the_same_in_every_epoch(towns, tmp_path):
         one, other = (lesson.judged[epoch, loader, number] for epoch in (0, 1))
         assert len(one) == (3 if loader == 0 else 2)
         assert all(map(torch.equal, one, other))
+
+
+def test_the_held_out_source_is_as_coarse_as_what_is_learned(towns):
+    feeds = [make_feed(towns, augment={"coarsen": side}, scaling=[None]) for side in (1, 4)]
+    fine, coarse = (feed.source.held for feed in feeds)
+    for k in range(len(fine)):
+        image, valid, label = fine[k]
+        np.testing.assert_array_equal(coarse[k][0], coarsened(image, 4))
+        np.testing.assert_array_equal(coarse[k][1], valid)
+        np.testing.assert_array_equal(coarse[k][2], label)
+    # the target is as it is
+    for k in range(len(feeds[0].checked)):
+        assert all(map(np.array_equal, feeds[0].checked[k], feeds[1].checked[k]))
+    source = open_data(towns / "source", feeds[0].target_settings.data, train_section().table)
+    for feed in feeds:
+        feed.judge_by(source)
+    for k in range(len(feeds[0].judge)):
+        assert all(map(np.array_equal, feeds[0].judge[k], feeds[1].judge[k]))
 
 
 # patches that are checked -------------------------------------------------------------------

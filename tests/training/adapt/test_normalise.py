@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from mapper.inference.scaling import scaling_of
+from mapper.training.adapt.domains import open_domains
 from mapper.training.adapt.normalise import matched
 from mapper.training.adapt.statistics import BandStatistics
-from tests.training.lessons import BANDS, train_section
+from mapper.training.adapt.target import open_target
+from tests.training.lessons import BANDS, town, train_section, write_tiff
 
 numbers = st.floats(-1e4, 1e4, allow_nan=False)
 spans = st.floats(1e-2, 1e4)
@@ -61,3 +65,39 @@ def test_the_card_says_exactly_what_was_trained_with():
     for entry in found.scaling:
         assert all(float(f"{entry[key]:.6g}") == entry[key] for key in ("mean", "stddev"))
     assert found.bands == list(BANDS)
+
+
+# a target that a coarser sensor saw ---------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen_twice(tmp_path_factory):
+    """The same ground, as it is and through a sensor of 4 pixels, each with noise of its own."""
+    root = tmp_path_factory.mktemp("seen")
+    for number in range(8):
+        image, label = town(number)
+        rng = np.random.default_rng(number)
+        image = np.clip(image + rng.normal(0, 40, image.shape), 1, 254).astype(np.uint8)
+        write_tiff(root / "source" / "images" / f"town{number}.tif", image)
+        write_tiff(root / "source" / "labels" / f"town{number}.tif", label[None])
+        cells = image.reshape(3, 16, 4, 16, 4).mean(axis=(2, 4))
+        wide = functional.interpolate(
+            torch.from_numpy(cells)[None], size=(64, 64), mode="bilinear"
+        )[0].numpy()
+        write_tiff(root / "target" / f"far{number}.tif", wide.round().astype(np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("start", ["source", "scratch"])
+def test_coarseness_is_no_want_of_contrast(start, seen_twice):
+    """What is seen through squares alike enters alike, whichever of the two stretched it."""
+    spread = {}
+    for side in (1, 4):
+        train = train_section(augment={"coarsen": side}, adapt={"start": start})
+        target = open_target(seen_twice / "target", train)
+        domains = open_domains(train, (seen_twice / "source", target), None, 0)
+        steps = [scaling_of(made.scaling[0]) for made in (domains.source, domains.target)]
+        spread[side] = steps[1].factor / steps[0].factor
+    # the four held-out images are not measured, so that it is not exactly 1
+    assert spread[4] == pytest.approx(1, abs=0.08)
+    assert spread[1] > 1.2

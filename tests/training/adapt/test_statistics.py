@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from mapper.errors import DataError, ModelError
 from mapper.inference.scaling import scaled, scaling_of
@@ -161,6 +162,54 @@ def test_images_without_an_image_are_refused():
     data, _ = labelled([Pixels(values=np.ones((3, 4, 4)), valid=None, label=None)])
     with pytest.raises(DataError, match="holds no image"):
         band_statistics(bare_images(train_section(), data, []))
+
+
+# through a coarser sensor -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strip", [1 << 22, 100, 1])
+def test_a_coarser_sensor_has_the_statistics_of_what_it_sees(strip, monkeypatch):
+    """Against PyTorch's pooling and interpolation of whole images, in strips of any height."""
+    monkeypatch.setattr(module, "_AT_ONCE", strip)
+    rng = np.random.default_rng(11)
+    pieces = [rng.uniform(5, 90, (3, *shape)).astype(np.float32) for shape in ((40, 30), (15, 65))]
+    content = [Pixels(values=values, valid=None, label=None) for values in pieces]
+    bands = (*BANDS[:2], "elevation:elevation")
+    data, _ = labelled(content, bands=bands)
+    found = statistics_of(train_section(bands=list(bands)), data, coarser=5)
+    seen = []
+    for values in pieces:
+        cells = functional.avg_pool2d(torch.from_numpy(values)[None], 5)
+        coarse = functional.interpolate(cells, size=values.shape[1:], mode="bilinear")[0].numpy()
+        seen.append(np.concatenate([coarse[:2], values[2:]]))
+    for band in range(3):
+        known = np.concatenate([values[band].ravel() for values in seen]).astype(np.float64)
+        assert found.pixels[band] == known.size
+        assert found.mean[band] == pytest.approx(known.mean(), rel=1e-6)
+        assert found.deviation[band] == pytest.approx(known.std(), rel=1e-5)
+
+
+def test_holes_have_no_say_in_a_coarser_view():
+    rng = np.random.default_rng(12)
+    pixels, known = riddled(rng, (60, 45))
+    data, _ = labelled([pixels])
+    found = statistics_of(train_section(), data, coarser=5)
+    assert found.pixels == tuple(known.sum(axis=(1, 2)).tolist())
+    # noise of 50, averaged over about 15 of 25 pixels
+    assert all(deviation < 20 for deviation in found.deviation)
+    np.testing.assert_allclose(found.mean, 1000, atol=5)
+
+
+@pytest.mark.parametrize("value", [0.1, 255.0, 1 / 3])
+def test_a_band_that_is_level_when_seen_coarsely_is_refused(value, monkeypatch):
+    monkeypatch.setattr(module, "_AT_ONCE", 70)
+    rng = np.random.default_rng(6)
+    values = rng.random((3, 23, 31)).astype(np.float32)
+    values[2] = value
+    known = rng.random(values.shape) > 0.3
+    data, _ = labelled([Pixels(values=values, valid=known, label=None)] * 2, scale=0.7)
+    with pytest.raises(DataError, match=r"in every valid pixel of highres:blue.*--set bands"):
+        statistics_of(train_section(), data, coarser=7)
 
 
 # scaling ------------------------------------------------------------------------------------

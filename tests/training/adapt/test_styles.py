@@ -1,4 +1,4 @@
-"""Colours of the target: moments by numpy, amplitudes by plain sums of waves."""
+"""Colours of the target: moments by numpy."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapper.training.adapt.styles import restyled, swapped_amplitude
+from mapper.training.adapt.styles import restyled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,9 +24,6 @@ def drawn(seed, batch=3, shape=(9, 11), mean=0.0, spread=1.0, missing=0.3):
 def moments(image, valid):
     values = image.numpy()[valid.numpy() > 0].astype(np.float64)
     return values.mean(), values.std()
-
-
-# moments ------------------------------------------------------------------------------------
 
 
 @given(seed=st.integers(0, 10**6), sizes=st.sampled_from([(3, 3), (4, 2), (2, 5)]))
@@ -98,46 +95,3 @@ def test_bands_without_data_stay():
     assert torch.equal(found[1, 1], image[1, 1])
     assert not torch.equal(found[0, 1], image[0, 1])
     assert torch.isfinite(found).all()
-
-
-# amplitudes ---------------------------------------------------------------------------------
-
-
-def swapped(image, target, beta):
-    """One band, as published: whole spectra, shifted so that the slowest wave is in the middle."""
-    own, other = np.fft.fftshift(np.fft.fft2(image)), np.fft.fftshift(np.fft.fft2(target))
-    height, width = image.shape
-    reach = int(np.floor(min(height, width) * beta))
-    amplitude = np.abs(own)
-    for y, x in np.ndindex(height, width):
-        if abs(y - height // 2) <= reach and abs(x - width // 2) <= reach:
-            amplitude[y, x] = np.abs(other[y, x])
-    both = amplitude * np.exp(1j * np.angle(own))
-    return np.real(np.fft.ifft2(np.fft.ifftshift(both)))
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (9, 12), (12, 7), (11, 11)])
-@pytest.mark.parametrize("beta", [0.0, 0.01, 0.1, 0.3])
-def test_amplitudes_are_swapped_as_published(shape, beta):
-    image, _ = drawn(0, 3, shape)
-    target, _ = drawn(1, 2, shape, mean=1.0)
-    found = swapped_amplitude(image, target, beta)
-    assert found.shape == image.shape
-    assert found.dtype == torch.float32
-    for k, band in np.ndindex(3, 3):
-        own, other = (t.numpy().astype(np.float64) for t in (image[k, band], target[k % 2, band]))
-        np.testing.assert_allclose(found[k, band].numpy(), swapped(own, other, beta), atol=1e-4)
-
-
-def test_an_image_beside_itself_is_itself():
-    image, _ = drawn(0)
-    torch.testing.assert_close(swapped_amplitude(image, image, 0.2), image, atol=1e-5, rtol=1e-5)
-
-
-def test_beta_of_nothing_swaps_the_mean_alone():
-    image, target = drawn(0, mean=2.0)[0], drawn(1, mean=5.0)[0]
-    found = swapped_amplitude(image, target, 0.0)
-    means = [t.mean(dim=(2, 3)) for t in (found, target)]
-    torch.testing.assert_close(*means)
-    flat = [t - t.mean(dim=(2, 3), keepdim=True) for t in (found, image)]
-    torch.testing.assert_close(*flat, atol=1e-5, rtol=1e-4)

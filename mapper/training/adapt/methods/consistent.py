@@ -1,10 +1,9 @@
-"""What is better here than the published three: a teacher of the target's own statistics."""
+"""Self-training by a teacher of the target's own statistics: the default."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from mapper.recipe.learning import Optimizer, Schedule
 from mapper.recipe.training import Train
@@ -15,7 +14,6 @@ from mapper.training.adapt.pseudo import surest_by_class
 from mapper.training.adapt.strong import Palette, strong
 from mapper.training.adapt.styles import restyled
 from mapper.training.adapt.teacher import Teacher
-from mapper.training.losses import IGNORED
 from mapper.training.networks import Supervised
 from mapper.training.networks.network import Criterion
 
@@ -65,7 +63,7 @@ class Consistent(Method):
         self.teacher.update(self.student, moment.step, how.momentum)
         shown = self._restyled(source, target)
         found = {"source_loss": supervised_loss(self.student, shown, self.criterion)}
-        shares = self._shares(target)
+        shares = self.teacher.probabilities(target.image, target.valid)
         label = surest_by_class(shares, target.valid, how.keep, how.least)
         guessed = replace(target, label=label)
         found["target_loss"] = how.weight * self._learned(shown, guessed)
@@ -75,30 +73,15 @@ class Consistent(Method):
                 len(label), size[0], size[1], share, how.masking.side, target.image.device
             )
             image, valid = masked(target.image, target.valid, hide)
-            loss = self._taught(self.student(image, valid), label)
+            loss = self.criterion(self.student(image, valid), label)
             found["masked_loss"] = how.masking.weight * loss
         return found
 
-    def _shares(self, target: Labelled) -> Tensor:
-        """What the teacher makes of the target, of several views where that is asked for."""
-        shares = self.teacher.probabilities(target.image, target.valid)
-        if self.how.views < 2:
-            return shares
-        mirrored = self.teacher.probabilities(target.image.flip(3), target.valid.flip(3)).flip(3)
-        return (shares + mirrored) / 2
-
-    def _taught(self, logits: Tensor, label: Tensor) -> Tensor:
-        """Loss on labels that were guessed."""
-        if self.how.plain:
-            if not bool((label != IGNORED).any()):
-                return logits.sum() * 0.0
-            return functional.cross_entropy(logits.float(), label, ignore_index=IGNORED)
-        return self.criterion(logits, label)
-
     def _restyled(self, source: Labelled, target: Labelled) -> Labelled:
         """The source, a share of its images in colours of the target."""
-        count = len(source.image)
-        strength = (torch.rand(count, device=source.image.device) < self.how.restyle).float()
+        # drawn on the CPU, alike for every device
+        chosen = torch.rand(len(source.image)) < self.how.restyle
+        strength = chosen.float().to(source.image.device)
         image = restyled(
             source.image,
             source.valid,
@@ -113,7 +96,7 @@ class Consistent(Method):
         """The student's loss on strongly changed patches of the target."""
         how = self.how.mixing
         if how is None:
-            return self._taught(self.student(guessed.image, guessed.valid), guessed.label)
+            return self.criterion(self.student(guessed.image, guessed.valid), guessed.label)
         mixed = class_mix(source, guessed, how.classes)
         image = strong(mixed.image, mixed.valid, self.palette, how)
-        return self._taught(self.student(image, mixed.valid), mixed.label)
+        return self.criterion(self.student(image, mixed.valid), mixed.label)
