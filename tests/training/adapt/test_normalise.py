@@ -93,7 +93,7 @@ def test_coarseness_is_no_want_of_contrast(start, seen_twice):
     """What is seen through squares alike enters alike, whichever of the two stretched it."""
     spread = {}
     for side in (1, 4):
-        train = train_section(augment={"coarsen": side}, adapt={"start": start})
+        train = train_section(augment={"coarsen": side}, adapt={"start": start, "method": "dpa"})
         target = open_target(seen_twice / "target", train)
         domains = open_domains(train, (seen_twice / "source", target), None, 0)
         steps = [scaling_of(made.scaling[0]) for made in (domains.source, domains.target)]
