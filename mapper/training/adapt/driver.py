@@ -35,7 +35,14 @@ from mapper.training.finetune import start_from
 from mapper.training.journal import JOURNAL, read_journal
 from mapper.training.networks import Supervised, build_network
 from mapper.training.train import TrainOptions, train_model
-from mapper.training.trainer import Device, check_device, make_trainer, network_device, quiet
+from mapper.training.trainer import (
+    Device,
+    check_device,
+    first_process,
+    make_trainer,
+    network_device,
+    quiet,
+)
 from mapper.training.weights import WEIGHTS, load_weights, save_weights
 
 logger = logging.getLogger(__name__)
@@ -44,6 +51,8 @@ _STATE = "adapt.json"
 _CARD = "card.json"
 SOURCE = "source"
 """Folder of the training on the source alone."""
+_OWN = (SOURCE, ".lock")
+"""What may be there before an adaptation is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +142,8 @@ def adapt_model(options: AdaptOptions, listener: Listener = ignore) -> AdaptRepo
         source = load_weights(start)
         about["lineage"] = start_from(network, settings, source)
         about["pretrained"] = source.about.get("pretrained", about["pretrained"])
-    write_json(options.out / _STATE, claim)
+    if first_process():
+        write_json(options.out / _STATE, claim)
     lesson = AdaptLesson(
         network, domains.target, domains.feed.weights(), domains.feed.steps(options.devices), about
     )
@@ -195,7 +205,8 @@ def _claim(options: AdaptOptions, about: Mapping[str, Any], settings: Train) -> 
                 f"{out} holds another adaptation (of {found.get('recipe')!r} by "
                 f"{found.get('method')}); its settings or data differ: name another folder"
             )
-    elif out.exists() and any(e.name not in (SOURCE, ".lock") for e in out.iterdir()):
+    # a further process may come upon what the first is just writing
+    elif first_process() and out.exists() and any(e.name not in _OWN for e in out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no adaptation; name another folder")
     named = {"recipe": about["recipe"], "method": settings.adapt.method}
     return {"fingerprint": fingerprint, **named, **asked}
