@@ -154,7 +154,8 @@ def _print_one(report: "AdaptReport", as_json: bool) -> None:
         return
     rows = [[name, f"{value:.4f}"] for name, value in report.scores.items()]
     chosen = [["method", report.method], ["epoch", f"{report.epoch}, by {report.chosen_by}"]]
-    print_table([*chosen, *rows], [str(report.out), "adapted"])
+    pace = [["Mpx/s", f"{report.megapixels_per_second:.2f}"], ["GiB", f"{report.memory_gib:.1f}"]]
+    print_table([*chosen, *rows, *pace], [str(report.out), "adapted"])
 
 
 def _print_cities(report: "CitiesReport", as_json: bool) -> None:
