@@ -16,7 +16,6 @@ from mapper.recipe import digest_of
 from mapper.recipe.settings import train_section
 from mapper.run.adaptrequest import AdaptRequest, Kind
 from mapper.run.layout import all_versions
-from mapper.store.files import sha256_of
 
 SUMMARY = "adapt.json"
 _LOCK = ".lock"
@@ -141,11 +140,9 @@ def _source_facts(source: Path) -> dict[str, str]:
 
 
 def _start_digest(start: Path | None) -> str | None:
-    from mapper.training.weights import WEIGHTS
+    from mapper.training.weights import WEIGHTS, weights_digest
 
-    if start is None:
-        return None
-    file = start / WEIGHTS if start.is_dir() else start
-    if not file.is_file():
+    found = weights_digest(start)
+    if start is not None and found is None:
         raise UsageError(f"--from {start} holds no weights; give a training's folder or {WEIGHTS}")
-    return sha256_of(file)
+    return found

@@ -21,7 +21,7 @@ from mapper.recipe.settings import train_section
 from mapper.run.layout import Version, all_versions, fixed_grid, latest_version
 from mapper.run.plan import DEFAULT_TILE, RunRequest
 from mapper.run.publish import read_item
-from mapper.run.run import RunOptions, make_request, run
+from mapper.run.run import RunOptions, make_request, run, with_sources
 from mapper.store.files import write_json
 from mapper.training.trainer import Device
 
@@ -121,12 +121,7 @@ def check_same_recipe(wishes: MapWishes, version: Version) -> None:
 
 def _made_by(wishes: MapWishes, version: Version) -> bool:
     properties = _properties(version)
-    recipe = wishes.recipe
-    if wishes.max_scenes is not None:
-        recipe = recipe.with_scenes(wishes.max_scenes)
-    if wishes.catalog is not None:
-        address = wishes.catalog
-        recipe = recipe.with_catalog(address if "://" in address else str(Path(address).resolve()))
+    recipe = with_sources(wishes.recipe, wishes.max_scenes, wishes.catalog)
     models = {recipe.model, str(properties["mapper:model"]["name"])}
     if wishes.model:
         models.add(wishes.model)

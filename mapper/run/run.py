@@ -114,12 +114,16 @@ def _recipe(options: RunOptions) -> Recipe:
     recipe = load_recipe(options.recipe)
     if options.model:
         recipe = recipe.model_copy(update={"model": options.model})
-    if options.max_scenes is not None:
-        recipe = recipe.with_scenes(options.max_scenes)
-    if options.catalog is None:
+    return with_sources(recipe, options.max_scenes, options.catalog)
+
+
+def with_sources(recipe: Recipe, max_scenes: int | None, catalog: str | None) -> Recipe:
+    """A recipe with the scene limit and the catalog of a command line, where it names them."""
+    if max_scenes is not None:
+        recipe = recipe.with_scenes(max_scenes)
+    if catalog is None:
         return recipe
-    address = options.catalog
-    return recipe.with_catalog(address if "://" in address else str(Path(address).resolve()))
+    return recipe.with_catalog(catalog if "://" in catalog else str(Path(catalog).resolve()))
 
 
 def plan_run(

@@ -21,7 +21,7 @@ from mapper.errors import UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
 from mapper.recipe.settings import train_section
-from mapper.store.files import sha256_of, write_json
+from mapper.store.files import write_json
 from mapper.training.checkpoints import checkpoints, last_checkpoint, over
 from mapper.training.data.feed import Feed
 from mapper.training.data.layouts import open_data
@@ -32,7 +32,13 @@ from mapper.training.module import Lesson
 from mapper.training.networks import build_network
 from mapper.training.networks.build import check_sizes
 from mapper.training.trainer import Device, check_device, make_trainer, quiet
-from mapper.training.weights import WEIGHTS, learned_section, load_weights, save_weights
+from mapper.training.weights import (
+    WEIGHTS,
+    learned_section,
+    load_weights,
+    save_weights,
+    weights_digest,
+)
 
 _STATE = "train.json"
 _CARD = "card.json"
@@ -122,7 +128,7 @@ def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> dic
     asked = {
         "train": learned_section(settings),
         "data": about["data"],
-        "start": _digest_of_start(options.start),
+        "start": weights_digest(options.start),
         "devices": options.devices,
     }
     fingerprint = digest_of(asked)
@@ -137,13 +143,6 @@ def _claim(options: TrainOptions, about: dict[str, Any], settings: Train) -> dic
     elif out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no training; name another folder")
     return {"fingerprint": fingerprint, "recipe": about["recipe"], **asked}
-
-
-def _digest_of_start(start: Path | None) -> str | None:
-    if start is None:
-        return None
-    file = start / WEIGHTS if start.is_dir() else start
-    return sha256_of(file) if file.is_file() else None
 
 
 def _finished(out: Path) -> TrainReport:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from mapper.errors import ModelError
 from mapper.inference.folder import write_file
 from mapper.recipe.training import Train
+from mapper.store.files import sha256_of
 from mapper.training.networks import Supervised, build_network
 
 WEIGHTS = "model.safetensors"
@@ -46,6 +47,14 @@ def learned_section(train: Train) -> dict[str, Any]:
     How they could be adapted is no part of it: what was done is in `about`.
     """
     return train.model_dump(mode="json", exclude={"adapt"})
+
+
+def weights_digest(start: Path | None) -> str | None:
+    """SHA-256 of the weights that something begins with; None where there are none."""
+    if start is None:
+        return None
+    file = start / WEIGHTS if start.is_dir() else start
+    return sha256_of(file) if file.is_file() else None
 
 
 def load_weights(path: Path) -> Trained:

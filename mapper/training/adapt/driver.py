@@ -22,7 +22,7 @@ from mapper.errors import UsageError
 from mapper.events import Listener, ignore
 from mapper.recipe import Recipe, Train, digest_of
 from mapper.recipe.settings import train_section
-from mapper.store.files import sha256_of, write_json
+from mapper.store.files import write_json
 from mapper.training.adapt.checks import check_recipe, check_start, warn_of_warmup
 from mapper.training.adapt.choosing import choose_epoch
 from mapper.training.adapt.domains import Domains, open_domains
@@ -43,7 +43,7 @@ from mapper.training.trainer import (
     network_device,
     quiet,
 )
-from mapper.training.weights import WEIGHTS, load_weights, save_weights
+from mapper.training.weights import WEIGHTS, load_weights, save_weights, weights_digest
 
 logger = logging.getLogger(__name__)
 
@@ -125,8 +125,9 @@ def adapt_model(options: AdaptOptions, listener: Listener = ignore) -> AdaptRepo
     settings = train_section(options.recipe)
     check_device(options.device)
     check_recipe(settings)
-    if options.start is not None:
-        check_start(settings, options.start, load_weights(options.start))
+    source = None if options.start is None else load_weights(options.start)
+    if options.start is not None and source is not None:
+        check_start(settings, options.start, source)
     domains = open_domains(
         settings, (options.source, options.target), options.judge, options.workers
     )
@@ -139,7 +140,7 @@ def adapt_model(options: AdaptOptions, listener: Listener = ignore) -> AdaptRepo
     torch.manual_seed(settings.seed)
     network = build_network(domains.target, pretrained=start is None)
     if start is not None:
-        source = load_weights(start)
+        source = source or load_weights(start)
         about["lineage"] = start_from(network, settings, source)
         about["pretrained"] = source.about.get("pretrained", about["pretrained"])
     if first_process():
@@ -193,7 +194,7 @@ def _claim(options: AdaptOptions, about: Mapping[str, Any], settings: Train) -> 
         "train": settings.model_dump(mode="json"),
         "data": about["data"],
         "target": about["adapted"]["target"],
-        "start": _digest_of(options.start),
+        "start": weights_digest(options.start),
         "devices": options.devices,
     }
     fingerprint = digest_of(asked)
@@ -210,13 +211,6 @@ def _claim(options: AdaptOptions, about: Mapping[str, Any], settings: Train) -> 
         raise UsageError(f"{out} is not empty and holds no adaptation; name another folder")
     named = {"recipe": about["recipe"], "method": settings.adapt.method}
     return {"fingerprint": fingerprint, **named, **asked}
-
-
-def _digest_of(start: Path | None) -> str | None:
-    if start is None:
-        return None
-    file = start / WEIGHTS if start.is_dir() else start
-    return sha256_of(file) if file.is_file() else None
 
 
 def _finished(out: Path) -> AdaptReport:

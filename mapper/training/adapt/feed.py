@@ -14,7 +14,12 @@ from mapper.recipe.adapting import Adapt, RareClasses
 from mapper.recipe.learning import Augment
 from mapper.recipe.training import Train
 from mapper.training.adapt.rare import RareClassPatches
-from mapper.training.adapt.statistics import BandStatistics, band_statistics, bare_images
+from mapper.training.adapt.statistics import (
+    BandStatistics,
+    band_statistics,
+    bare_images,
+    short,
+)
 from mapper.training.adapt.target import check_bands, without_labels
 from mapper.training.data.augment import BandKinds, Patch, augmented
 from mapper.training.data.feed import Feed, Parts, digest_of_images, labelled_channels
@@ -263,10 +268,10 @@ def _by_name(names: tuple[str, ...], values: list[float]) -> dict[str, float]:
 def _stated(bands: list[str], found: BandStatistics) -> dict[str, Any]:
     """Statistics by band, with the digits that a card has."""
 
-    def short(values: tuple[float, ...]) -> dict[str, float]:
-        return {b: float(f"{v:.6g}") for b, v in zip(bands, values, strict=True)}
+    def named(values: tuple[float, ...]) -> dict[str, float]:
+        return {b: short(v) for b, v in zip(bands, values, strict=True)}
 
     return {
         "pixels": dict(zip(bands, found.pixels, strict=True)),
-        "statistics": {"mean": short(found.mean), "deviation": short(found.deviation)},
+        "statistics": {"mean": named(found.mean), "deviation": named(found.deviation)},
     }

@@ -1,12 +1,12 @@
 """ClassMix: classes of the source pasted onto the target."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mapper.training.adapt.method import Labelled
+from mapper.training.adapt.pseudo import share_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,4 +49,4 @@ def _chosen(label: Tensor, share: float) -> Tensor:
 
 
 def _rounded(share: float, count: int) -> int:
-    return max(1, math.floor(share * count + 0.5)) if share else 0
+    return max(1, share_of(share, count)) if share else 0

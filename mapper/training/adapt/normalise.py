@@ -7,12 +7,9 @@ import numpy as np
 
 from mapper.inference.scaling import Scaling, scaling_of
 from mapper.recipe.training import Train
-from mapper.training.adapt.statistics import BandStatistics, rescaled
+from mapper.training.adapt.statistics import BandStatistics, rescaled, short
 from mapper.training.data.augment import BandKinds
 from mapper.training.networks.build import source_channels
-
-_DIGITS = 6
-"""Significant digits that are kept: what is trained with is exactly what the card says."""
 
 
 def matched(train: Train, source: BandStatistics, target: BandStatistics) -> Train:
@@ -50,8 +47,8 @@ def _matched(
     offset = known.factor * (source[0] - target[0] * ratio) + known.offset
     entry: dict[str, Any] = {
         "type": "z-score",
-        "mean": _rounded(-offset / factor),
-        "stddev": _rounded(1 / factor),
+        "mean": short(-offset / factor),
+        "stddev": short(1 / factor),
     }
     return entry | _clip(known)
 
@@ -62,7 +59,3 @@ def _clip(known: Scaling) -> dict[str, Any]:
     # JSON has no infinity
     bounds = np.nan_to_num([known.low, known.high], posinf=1e30, neginf=-1e30)
     return {"mapper:clip": [float(v) for v in bounds]}
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")

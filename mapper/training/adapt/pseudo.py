@@ -32,7 +32,7 @@ def lowest_entropy(probabilities: Tensor, valid: Tensor | None, share: float) ->
     """
     seen = _seen(probabilities, valid)
     value = entropy(probabilities).masked_fill(~seen, math.inf).flatten()
-    order = value.sort(stable=True).indices[: _rounded(share, int(seen.sum()))]
+    order = value.sort(stable=True).indices[: share_of(share, int(seen.sum()))]
     taught = torch.zeros_like(seen).flatten()
     taught[order] = True
     return _taught(probabilities.argmax(dim=1), taught.view_as(seen) & seen)
@@ -71,7 +71,7 @@ def surest_by_class(
     order = order[inside]
     starts = torch.searchsorted(ranked, torch.arange(classes + 1, device=ranked.device))
     bounds = starts.tolist()
-    kept = [max(1, _rounded(keep, b - a)) for a, b in pairwise(bounds)]
+    kept = [max(1, share_of(keep, b - a)) for a, b in pairwise(bounds)]
     limits = torch.tensor([*kept, 0], device=ranked.device)
     rank = torch.arange(len(ranked), device=ranked.device) - starts[ranked]
     taught = torch.zeros_like(seen).flatten()
@@ -90,5 +90,6 @@ def _taught(label: Tensor, where: Tensor) -> Tensor:
     return label.masked_fill(~where, IGNORED)
 
 
-def _rounded(share: float, count: int) -> int:
+def share_of(share: float, count: int) -> int:
+    """So many of `count`, rounded half up."""
     return math.floor(share * count + 0.5)

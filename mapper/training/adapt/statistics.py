@@ -186,14 +186,15 @@ def own_scaling(
     """
     kept = list(otherwise) * (len(statistics.mean) if len(otherwise) == 1 else 1)
     return [
-        {"type": "z-score", "mean": _short(mean), "stddev": _short(deviation)}
-        if _short(deviation) > 0
+        {"type": "z-score", "mean": short(mean), "stddev": short(deviation)}
+        if short(deviation) > 0
         else other
         for mean, deviation, other in zip(statistics.mean, statistics.deviation, kept, strict=True)
     ]
 
 
-def _short(value: float) -> float:
+def short(value: float) -> float:
+    """With the six significant digits that a card has."""
     return float(f"{value:.{_DIGITS}g}")
 
 
