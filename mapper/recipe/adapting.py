@@ -97,34 +97,21 @@ class Adversarial(Section):
     schedule: Schedule = Schedule(kind="poly", power=0.9)
 
 
-class Masking(Section):
-    """Masked consistency (Hoyer et al. 2023): the student guesses what it does not see."""
-
-    share: float = Field(default=0.5, gt=0, lt=1, description="Of the squares that are hidden")
-    side: float = Field(
-        default=0.125, gt=0, le=0.5, description="Of a square, as a share of the patch"
-    )
-    weight: float = Field(default=1.0, gt=0)
-
-
 class Consistent(Section):
-    """Self-training by a teacher that knows the target's statistics; each part is optional."""
+    """Self-training by a teacher that knows the target's statistics."""
 
     momentum: float = Field(default=0.99, gt=0, lt=1, description="Of the teacher's moving mean")
     keep: float = Field(
         default=0.5, gt=0, le=1, description="Share of each class's surest pixels that teach"
     )
-    least: float = Field(default=0.0, ge=0, lt=1, description="Confidence that all of them need")
+    views: int = Field(
+        default=2, ge=1, le=4, description="Mirrored patches that the teacher's guess is a mean of"
+    )
     restyle: float = Field(
-        default=0.5, ge=0, le=1, description="Share of source patches given colours of the target"
+        default=0.5, ge=0, le=1, description="How far the source's colours go to the target's"
     )
     weight: float = Field(default=1.0, ge=0, description="Of the target's loss")
-    normalise: bool = Field(
-        default=False, description="As in `dpa`; for networks without batch normalisation"
-    )
-    rare: RareClasses | None = None
     mixing: Mixing | None = Mixing()
-    masking: Masking | None = None
     optimizer: Optimizer = Optimizer(kind="adamw", rate=1e-3, decay=0.01)
     schedule: Schedule = Schedule(kind="poly", power=0.9)
 

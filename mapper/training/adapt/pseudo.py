@@ -52,14 +52,11 @@ def confident(
     return _taught(likeliest, seen), sure / seen.sum().clamp(min=1)
 
 
-def surest_by_class(
-    probabilities: Tensor, valid: Tensor | None, keep: float, least: float
-) -> Tensor:
+def surest_by_class(probabilities: Tensor, valid: Tensor | None, keep: float) -> Tensor:
     """The surest pixels of each class, so that easy classes do not teach alone (Zou et al. 2018).
 
     Of the pixels of the batch that are likeliest of a class, the share `keep` with the highest
-    probability, one at least; none below the probability `least`. Equal ones as in
-    `lowest_entropy`.
+    probability, one at least. Equal ones as in `lowest_entropy`.
     """
     seen = _seen(probabilities, valid)
     classes = probabilities.shape[1]
@@ -76,7 +73,7 @@ def surest_by_class(
     rank = torch.arange(len(ranked), device=ranked.device) - starts[ranked]
     taught = torch.zeros_like(seen).flatten()
     taught[order] = rank < limits[ranked]
-    return _taught(likeliest, taught.view_as(seen) & (highest >= least))
+    return _taught(likeliest, taught.view_as(seen))
 
 
 def _seen(probabilities: Tensor, valid: Tensor | None) -> Tensor:

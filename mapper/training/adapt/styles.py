@@ -13,13 +13,13 @@ def restyled(
     target: Tensor,
     target_valid: Tensor,
     light: Tensor,
-    strength: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Each band of light with the mean and standard deviation of a target image (Reinhard 2001).
 
     Targets are handed out by a random permutation of their batch, drawn on the CPU. Moments are
-    of valid pixels; `strength` `(batch,)` from 0 to 1 goes only so far from the image's own ones
-    to the target's, by default all the way. A band is only shifted where it, or the target's, is
+    of valid pixels; `strength` from 0 to 1 goes only so far from the image's own ones to the
+    target's. A band is only shifted where it, or the target's, is
     flat, and stays as it is where either has no data. So do values that are no data.
 
     Args:
@@ -35,9 +35,7 @@ def restyled(
     known, seen = valid > 0.5, target_valid > 0.5
     mean, spread, count = _moments(image, known)
     wanted, reach, there = (found[order] for found in _moments(target, seen))
-    if strength is not None:
-        part = strength.to(image).reshape(-1, 1, 1, 1)
-        wanted, reach = torch.lerp(mean, wanted, part), torch.lerp(spread, reach, part)
+    wanted, reach = torch.lerp(mean, wanted, strength), torch.lerp(spread, reach, strength)
     flat = _is_flat(mean, spread) | _is_flat(wanted, reach)
     gain = torch.where(flat, 1.0, reach / spread.clamp(min=torch.finfo(spread.dtype).tiny))
     moved = wanted + (image - mean) * gain

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from mapper.recipe.learning import Optimizer, Schedule
 from mapper.recipe.training import Train
-from mapper.training.adapt.masking import hidden, masked
 from mapper.training.adapt.method import Labelled, Method, Moment, supervised_loss
 from mapper.training.adapt.mixing import class_mix
 from mapper.training.adapt.pseudo import surest_by_class
@@ -17,15 +16,19 @@ from mapper.training.adapt.teacher import Teacher
 from mapper.training.networks import Supervised
 from mapper.training.networks.network import Criterion
 
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+"""Axes along which the views of a patch are mirrored."""
+
 
 class Consistent(Method):
     """Self-training on each class's surest pixels, by a teacher that knows the target alone.
 
     The teacher's batch normalisation only ever meets the target, and it is the teacher that is
-    kept. The surest share of every class teaches (class-balanced self-training, Zou et al. 2018),
-    so that a rare class is not crowded out; source patches may take the target's colours; the
-    student sees strongly changed patches and may have to guess hidden squares (masked image
-    consistency, Hoyer et al. 2023).
+    kept. What it says is a mean over mirrored patches; the surest share of every class teaches
+    (class-balanced self-training, Zou et al. 2018), so that a rare class is not crowded out.
+    Source patches go part of the way to the target's colours: where they went all of it, what
+    tells classes apart by their colour went too. The student sees strongly changed patches with
+    classes of the source pasted in.
     """
 
     kept = "method.teacher.copy."
@@ -36,11 +39,6 @@ class Consistent(Method):
         self.how = train.adapt.consistent
         self.teacher = Teacher(student)
         self.palette = Palette.of(train)
-
-    @staticmethod
-    def scales(train: Train) -> bool:
-        """As the recipe says."""
-        return train.adapt.consistent.normalise
 
     @property
     def result(self) -> Supervised:
@@ -63,32 +61,31 @@ class Consistent(Method):
         self.teacher.update(self.student, moment.step, how.momentum)
         shown = self._restyled(source, target)
         found = {"source_loss": supervised_loss(self.student, shown, self.criterion)}
-        shares = self.teacher.probabilities(target.image, target.valid)
-        label = surest_by_class(shares, target.valid, how.keep, how.least)
+        label = surest_by_class(self._guess(target), target.valid, how.keep)
         guessed = replace(target, label=label)
         found["target_loss"] = how.weight * self._learned(shown, guessed)
-        if how.masking is not None:
-            size, share = target.label.shape[1:], how.masking.share
-            hide = hidden(
-                len(label), size[0], size[1], share, how.masking.side, target.image.device
-            )
-            image, valid = masked(target.image, target.valid, hide)
-            loss = self.criterion(self.student(image, valid), label)
-            found["masked_loss"] = how.masking.weight * loss
         return found
 
+    def _guess(self, target: Labelled) -> Tensor:
+        """The teacher's probabilities, a mean over mirrored views."""
+        views = _MIRRORS[: self.how.views]
+        total = torch.zeros((), device=target.image.device)
+        for axes in views:
+            found = self.teacher.probabilities(target.image.flip(axes), target.valid.flip(axes))
+            total = total + found.flip(axes)
+        return total / len(views)
+
     def _restyled(self, source: Labelled, target: Labelled) -> Labelled:
-        """The source, a share of its images in colours of the target."""
-        # drawn on the CPU, alike for every device
-        chosen = torch.rand(len(source.image)) < self.how.restyle
-        strength = chosen.float().to(source.image.device)
+        """The source, as far in colours of the target as the recipe says."""
+        if not self.how.restyle:
+            return source
         image = restyled(
             source.image,
             source.valid,
             target.image,
             target.valid,
             self.palette.light.to(source.image.device),
-            strength,
+            self.how.restyle,
         )
         return replace(source, image=image)
 
