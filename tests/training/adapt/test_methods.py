@@ -188,6 +188,19 @@ def test_the_kept_teacher_knows_the_statistics_of_the_target():
     assert not torch.allclose(own.running_mean, mean, atol=0.02)
 
 
+def test_the_teacher_says_the_mean_of_its_mirrored_views():
+    method, _ = made("consistent", "adapt.consistent.views=4")
+    _, target = batches()
+    found = method._guess(target)
+    each = []
+    for axes in ((), (3,), (2,), (2, 3)):
+        image, valid = target.image.flip(axes), target.valid.flip(axes)
+        each.append(method.teacher.probabilities(image, valid).flip(axes))
+    torch.testing.assert_close(found, torch.stack(each).mean(dim=0), atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(each[0], each[1], atol=1e-3)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones_like(found[:, 0]))
+
+
 def test_restyling_leaves_labels_and_gives_colours_of_the_target():
     method, _ = made("consistent", "adapt.consistent.restyle=1")
     source, target = batches()

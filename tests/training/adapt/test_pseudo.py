@@ -134,7 +134,7 @@ def test_no_valid_pixel_at_all():
     for found in (
         label,
         lowest_entropy(shares, nothing, 0.5),
-        surest_by_class(shares, nothing, 0.5, 0.0),
+        surest_by_class(shares, nothing, 0.5),
     ):
         assert (found == -1).all()
 
@@ -142,10 +142,10 @@ def test_no_valid_pixel_at_all():
 # by class -----------------------------------------------------------------------------------
 
 
-@given(seed=st.integers(0, 10**6), keep=st.floats(0.01, 1), least=st.floats(0, 0.9))
-def test_surest_by_class_is_that_of_a_loop(seed, keep, least):
+@given(seed=st.integers(0, 10**6), keep=st.floats(0.01, 1))
+def test_surest_by_class_is_that_of_a_loop(seed, keep):
     shares, valid = drawn(seed)
-    found = surest_by_class(shares, valid, keep, least).numpy()
+    found = surest_by_class(shares, valid, keep).numpy()
     values, seen = pixels(shares), valid.numpy().any(axis=1)
     likeliest, highest = values.argmax(axis=-1), values.max(axis=-1)
     expected = np.full(seen.shape, -1)
@@ -153,8 +153,7 @@ def test_surest_by_class_is_that_of_a_loop(seed, keep, least):
         places = np.argwhere(seen & (likeliest == kind))
         ranked = sorted(places.tolist(), key=lambda p: -highest[tuple(p)])
         for place in ranked[: max(1, rounded(keep * len(ranked)))]:
-            if highest[tuple(place)] >= least:
-                expected[tuple(place)] = kind
+            expected[tuple(place)] = kind
     np.testing.assert_array_equal(found, expected)
 
 
@@ -162,11 +161,10 @@ def test_a_rare_class_keeps_its_surest_pixel():
     shares = torch.zeros(1, 3, 10, 10)
     shares[:, 0], shares[:, 1] = 0.99, 0.01
     shares[0, :, 4, 5] = torch.tensor([0.3, 0.0, 0.7])
-    label = surest_by_class(shares, None, 0.1, 0.0)
+    label = surest_by_class(shares, None, 0.1)
     assert label[0, 4, 5] == 2
     assert (label == 0).sum() == 10
     assert (label == 1).sum() == 0
-    assert (surest_by_class(shares, None, 0.1, 0.75) == 2).sum() == 0
 
 
 def test_nothing_depends_on_what_invalid_pixels_hold():
@@ -177,6 +175,6 @@ def test_nothing_depends_on_what_invalid_pixels_hold():
         lambda p: lowest_entropy(p, valid, 0.4),
         lambda p: confident(p, valid, 0.6)[0],
         lambda p: confident(p, valid, 0.6)[1],
-        lambda p: surest_by_class(p, valid, 0.4, 0.3),
+        lambda p: surest_by_class(p, valid, 0.4),
     ):
         assert torch.equal(choose(shares), choose(other))
