@@ -19,7 +19,7 @@ from mapper.recipe.settings import train_section
 from mapper.recipe.training import Data
 
 if TYPE_CHECKING:
-    from mapper.run.adaptrequest import CitiesReport
+    from mapper.run.adapt.request import CitiesReport
     from mapper.training.adapt.driver import AdaptReport
 
 
@@ -80,8 +80,8 @@ def adapt(
     json: Json = False,
 ) -> None:
     """Adapt a recipe's network to images or cities without labels; run it again to resume."""
-    from mapper.run.adapt import adapt_cities, adapt_images
-    from mapper.run.adaptrequest import AdaptRequest, check_options, settled
+    from mapper.run.adapt.batch import adapt_cities, adapt_images
+    from mapper.run.adapt.request import AdaptRequest, check_options, settled
     from mapper.training.trainer import first_process
 
     settings = [*_of_method(method), *(setting or ())]

@@ -21,7 +21,7 @@ from mapper.cli.options import (
 from mapper.cli.output import human_bytes, print_line, print_table, show_events
 
 if TYPE_CHECKING:
-    from mapper.run.mirror import MirrorReport
+    from mapper.run.mirror.mirror import MirrorReport
 
 
 def mirror(
@@ -44,8 +44,8 @@ def mirror(
     json: Json = False,
 ) -> None:
     """Copy the scenes that `run` would read into a folder; run it again to resume."""
-    from mapper.run.mirror import MirrorOptions
-    from mapper.run.mirror import mirror as copy_scenes
+    from mapper.run.mirror.mirror import MirrorOptions
+    from mapper.run.mirror.mirror import mirror as copy_scenes
     from mapper.run.run import RunOptions
 
     options = RunOptions(

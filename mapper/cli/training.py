@@ -20,7 +20,7 @@ from mapper.recipe.settings import changed, train_section, with_samples
 from mapper.recipe.training import Data
 
 if TYPE_CHECKING:
-    from mapper.run.samples import SamplesReport
+    from mapper.run.samples.samples import SamplesReport
     from mapper.training.data.labelled import LabelledImage, LabelledSet
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def samples(
     json: Json = False,
 ) -> None:
     """Cut labelled patches out of a run's cubes, to train on."""
-    from mapper.run.samples import SampleOptions, make_samples
+    from mapper.run.samples.samples import SampleOptions, make_samples
 
     options = SampleOptions(
         run=run,

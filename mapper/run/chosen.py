@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mapper.area.grid import plain_number
 from mapper.errors import DataError, UsageError
-from mapper.run.cut import CityCube
 from mapper.run.layout import Version, all_versions
 from mapper.run.publish import read_item
+from mapper.run.samples.cut import CityCube
 
 
 def latest_versions(run: Path, names: Sequence[str], product: str | None) -> list[Version]:

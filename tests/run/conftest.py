@@ -9,9 +9,9 @@ import yaml
 from mapper.recipe import load_recipe
 from mapper.recipe.load import data_directory
 from mapper.recipe.settings import changed, with_samples
-from mapper.run.adaptrequest import AdaptRequest
+from mapper.run.adapt.request import AdaptRequest
 from mapper.run.run import RunOptions, run
-from mapper.run.samples import SampleOptions, make_samples
+from mapper.run.samples.samples import SampleOptions, make_samples
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 from mapper.simulate.spectra import TRUTH_CLASSES
 from tests.training.lessons import train_section

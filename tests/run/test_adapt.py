@@ -16,11 +16,13 @@ from mapper.cli.commands import app
 from mapper.errors import DataError, LockedError, MapperError, PartlyDoneError, UsageError
 from mapper.inference.card import load_card
 from mapper.recipe.settings import changed
-from mapper.run import adapt, adaptcity, adapttarget
-from mapper.run.adapt import adapt_cities
-from mapper.run.adaptcity import CityAdapted, CityWork, adapt_city, changed_share, pinned
-from mapper.run.adaptrequest import CitiesReport
-from mapper.run.adapttarget import target_of
+from mapper.run.adapt import batch as adapt
+from mapper.run.adapt import city as adaptcity
+from mapper.run.adapt import target as adapttarget
+from mapper.run.adapt.batch import adapt_cities
+from mapper.run.adapt.city import CityAdapted, CityWork, adapt_city, changed_share, pinned
+from mapper.run.adapt.request import CitiesReport
+from mapper.run.adapt.target import target_of
 from mapper.run.chosen import latest_versions
 from mapper.run.layout import Version
 from mapper.run.lock import hold_folder

@@ -10,10 +10,10 @@ from mapper.area.aoi import read_areas
 from mapper.errors import DataError, RecipeError, StoreError, UsageError
 from mapper.recipe import load_recipe
 from mapper.recipe.settings import changed
-from mapper.run.adapt import adapt_cities
-from mapper.run.adaptclaim import claim_of
-from mapper.run.adaptmaps import check_gives
-from mapper.run.adaptrequest import AdaptRequest, check_options, kind_of, settled
+from mapper.run.adapt.batch import adapt_cities
+from mapper.run.adapt.claim import claim_of
+from mapper.run.adapt.maps import check_gives
+from mapper.run.adapt.request import AdaptRequest, check_options, kind_of, settled
 from mapper.run.layout import Version
 
 pytestmark = [
@@ -44,8 +44,8 @@ def test_a_recipe_that_did_not_make_the_map_is_refused(request_, mapped, tmp_pat
 
 
 def test_the_area_of_a_version_is_exact(request_, mapped, world):
-    from mapper.run.adapt import Batch
-    from mapper.run.adaptmaps import area_file
+    from mapper.run.adapt.batch import Batch
+    from mapper.run.adapt.maps import area_file
 
     batch = Batch(request=request_, out=request_.out, listener=print, stack=None, kind="run")
     version = latest(mapped, "zweistadt", 1)

@@ -11,9 +11,9 @@ import pytest
 
 from mapper.errors import StoreError, UsageError
 from mapper.inference.card import load_card
-from mapper.run import adapttogether
-from mapper.run.adapt import adapt_cities
-from mapper.run.adapttogether import check_learned, keep_learned, wait_for_learned
+from mapper.run.adapt import together as adapttogether
+from mapper.run.adapt.batch import adapt_cities
+from mapper.run.adapt.together import check_learned, keep_learned, wait_for_learned
 from mapper.run.layout import Version
 
 pytestmark = [

@@ -33,12 +33,11 @@ from mapper.catalog.source import ItemList, Period, open_catalog
 from mapper.cli.mirror import add_mirror
 from mapper.errors import PartlyDoneError, ReadError, StoreError, UsageError
 from mapper.recipe import SclMask, Sentinel2Source, load_recipe
-from mapper.run import mirrorwork
 from mapper.run.layout import PROBES
 from mapper.run.ledger import Ledger
-from mapper.run.mirror import MirrorOptions, MirrorReport, difference, mirror
-from mapper.run.mirrorcatalog import item_path, keep_item, mirrored_item, write_catalog
-from mapper.run.mirrorfiles import (
+from mapper.run.mirror import work as mirrorwork
+from mapper.run.mirror.catalog import item_path, keep_item, mirrored_item, write_catalog
+from mapper.run.mirror.files import (
     HeldFile,
     copy_asset,
     held_file,
@@ -47,7 +46,8 @@ from mapper.run.mirrorfiles import (
     slug_of,
     sweep,
 )
-from mapper.run.mirrorplan import Wanted, check_sources, needed_hrefs
+from mapper.run.mirror.mirror import MirrorOptions, MirrorReport, difference, mirror
+from mapper.run.mirror.plan import Wanted, check_sources, needed_hrefs
 from mapper.run.run import RunOptions, make_request, plan_run, run
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 from tests.schemas import faults, registry

@@ -27,11 +27,11 @@ from mapper.classes import ClassTable
 from mapper.errors import DataError, StoreError, UsageError
 from mapper.recipe.load import data_directory
 from mapper.recipe.training import Data
-from mapper.run.cut import _known_as
-from mapper.run.labels import find_labels, fitting, label_reader
-from mapper.run.legend import read_legend
 from mapper.run.run import RunOptions, run
-from mapper.run.samples import SampleOptions, make_samples
+from mapper.run.samples.cut import _known_as
+from mapper.run.samples.labels import find_labels, fitting, label_reader
+from mapper.run.samples.legend import read_legend
+from mapper.run.samples.samples import SampleOptions, make_samples
 from mapper.simulate import SimulatedCity, WorldOptions, write_archive
 from mapper.simulate.spectra import TRUTH_CLASSES
 from mapper.training.data import write

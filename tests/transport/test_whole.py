@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from mapper.errors import ReadError
-from mapper.run import mirrorfiles
+from mapper.run.mirror import files as mirrorfiles
 from mapper.transport import tokens
 from mapper.transport.address import host_name, redact, scheme, unsigned
 from mapper.transport.opening import reading
@@ -135,7 +135,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from mapper.errors import StoreError
-from mapper.run.mirrorfiles import copy_asset
+from mapper.run.mirror.files import copy_asset
 from mapper.transport.whole import copy_file
 
 folder = Path(sys.argv[1])

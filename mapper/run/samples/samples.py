@@ -17,10 +17,10 @@ from mapper.classes import ClassTable
 from mapper.errors import DataError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.run.chosen import check_alike, latest_versions
-from mapper.run.cut import CityCube, all_bands, open_cube
-from mapper.run.labels import RunLabels, labels_of_maps, labels_of_rasters
-from mapper.run.pointfile import read_points
-from mapper.run.take import (
+from mapper.run.samples.cut import CityCube, all_bands, open_cube
+from mapper.run.samples.labels import RunLabels, labels_of_maps, labels_of_rasters
+from mapper.run.samples.pointfile import read_points
+from mapper.run.samples.take import (
     CitySamples,
     CityTaker,
     Rules,

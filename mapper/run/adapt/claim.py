@@ -14,7 +14,7 @@ import mapper
 from mapper.errors import StoreError, UsageError
 from mapper.recipe import digest_of
 from mapper.recipe.settings import train_section
-from mapper.run.adaptrequest import AdaptRequest, Kind
+from mapper.run.adapt.request import AdaptRequest, Kind
 from mapper.run.layout import all_versions
 
 SUMMARY = "adapt.json"

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from mapper.errors import DataError, StoreError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.recipe.settings import train_section
-from mapper.run.adaptchecks import check_source, chosen_areas, open_images, open_judge
-from mapper.run.adaptcity import (
+from mapper.run.adapt.checks import check_source, chosen_areas, open_images, open_judge
+from mapper.run.adapt.city import (
     CityAdapted,
     CityWork,
     adapt_in_turn,
@@ -38,8 +38,8 @@ from mapper.run.adaptcity import (
     read_adapted,
     told_reason,
 )
-from mapper.run.adaptclaim import SUMMARY, check_free, claim_of
-from mapper.run.adaptmaps import (
+from mapper.run.adapt.claim import SUMMARY, check_free, claim_of
+from mapper.run.adapt.maps import (
     MapWishes,
     area_file,
     check_same_recipe,
@@ -48,7 +48,7 @@ from mapper.run.adaptmaps import (
     map_city,
     year_of,
 )
-from mapper.run.adaptrequest import (
+from mapper.run.adapt.request import (
     AdaptRequest,
     CitiesReport,
     Kind,
@@ -56,13 +56,13 @@ from mapper.run.adaptrequest import (
     check_several,
     settled,
 )
-from mapper.run.adapttarget import check_cube
-from mapper.run.adapttogether import TOGETHER, check_learned, keep_learned, wait_for_learned
+from mapper.run.adapt.target import check_cube
+from mapper.run.adapt.together import TOGETHER, check_learned, keep_learned, wait_for_learned
 from mapper.run.chosen import latest_versions
 from mapper.run.cluster import open_cluster
-from mapper.run.cut import open_cube
 from mapper.run.layout import Version
 from mapper.run.lock import hold_folder
+from mapper.run.samples.cut import open_cube
 from mapper.store.files import write_json
 from mapper.training.trainer import first_process
 

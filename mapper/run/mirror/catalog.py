@@ -18,7 +18,7 @@ from mapper.catalog.footprint import CELLS
 from mapper.catalog.items import SOURCE
 from mapper.catalog.observation import moment
 from mapper.errors import StoreError
-from mapper.run.mirrorfiles import HeldFile, slug_of
+from mapper.run.mirror.files import HeldFile, slug_of
 from mapper.store.files import write_json
 from mapper.terms import Terms
 from mapper.transport.address import unsigned

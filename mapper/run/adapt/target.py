@@ -16,8 +16,8 @@ from mapper.area.grid import PixelBox
 from mapper.classes import ClassTable
 from mapper.errors import DataError
 from mapper.run.chosen import check_alike
-from mapper.run.cut import CityCube, open_cube
 from mapper.run.layout import Version
+from mapper.run.samples.cut import CityCube, open_cube
 from mapper.training.data.labelled import Box, LabelledImage, LabelledSet, Pixels
 
 SIDE = 1024

@@ -24,7 +24,7 @@ from mapper.errors import MapperError, StoreError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.recipe import Recipe
 from mapper.recipe.settings import train_section
-from mapper.run.adapttarget import target_of
+from mapper.run.adapt.target import target_of
 from mapper.run.layout import Version
 from mapper.run.lock import hold_folder
 from mapper.run.publish import read_item

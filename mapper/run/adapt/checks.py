@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.errors import AreaError, DataError
 from mapper.recipe.settings import train_section
-from mapper.run.adaptmaps import check_gives
-from mapper.run.adaptrequest import AdaptRequest, check_several
+from mapper.run.adapt.maps import check_gives
+from mapper.run.adapt.request import AdaptRequest, check_several
 
 if TYPE_CHECKING:
     from mapper.training.data.labelled import LabelledSet

@@ -22,9 +22,9 @@ from mapper.errors import MapperError, NothingFoundError, PartlyDoneError, Store
 from mapper.events import Event, Listener, ignore
 from mapper.recipe import Recipe, digest_of
 from mapper.run.lock import hold_folder
-from mapper.run.mirrorcatalog import CATALOG
-from mapper.run.mirrorplan import check_sources, wanted_items
-from mapper.run.mirrorwork import MirrorWork
+from mapper.run.mirror.catalog import CATALOG
+from mapper.run.mirror.plan import check_sources, wanted_items
+from mapper.run.mirror.work import MirrorWork
 from mapper.run.plan import CityPlan
 from mapper.run.report import CityResult
 from mapper.run.run import RunOptions, make_request, plan_run

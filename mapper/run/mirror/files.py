@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from mapper.catalog.tilecatalog import SCHEME as TILE_SERVICE
 from mapper.errors import MapperError, ReadError, StoreError
-from mapper.run.mirrorplan import tile_refusal
+from mapper.run.mirror.plan import tile_refusal
 from mapper.store.files import sha256_of, write_json
 from mapper.transport import whole
 from mapper.transport.address import is_object, is_web, unsigned

@@ -8,9 +8,9 @@ import numpy as np
 
 from mapper.area.grid import PixelBox
 from mapper.classes import ClassTable
-from mapper.run.cut import CityCube
-from mapper.run.labels import ReadLabels
-from mapper.run.pointfile import UserPoint, pixels_of
+from mapper.run.samples.cut import CityCube
+from mapper.run.samples.labels import ReadLabels
+from mapper.run.samples.pointfile import UserPoint, pixels_of
 from mapper.training.data.points import (
     Picked,
     Quota,

@@ -7,8 +7,8 @@ from pathlib import Path
 from mapper.catalog.footprint import CELLS
 from mapper.errors import MapperError, StoreError
 from mapper.events import Event, Listener
-from mapper.run.mirrorcatalog import keep_item, mirrored_item, write_catalog
-from mapper.run.mirrorfiles import (
+from mapper.run.mirror.catalog import keep_item, mirrored_item, write_catalog
+from mapper.run.mirror.files import (
     HeldFile,
     copy_asset,
     drop_asset,
@@ -19,7 +19,7 @@ from mapper.run.mirrorfiles import (
     size_of,
     sweep,
 )
-from mapper.run.mirrorplan import Key, Wanted, needed_hrefs
+from mapper.run.mirror.plan import Key, Wanted, needed_hrefs
 from mapper.run.plan import CityPlan
 from mapper.terms import Terms
 

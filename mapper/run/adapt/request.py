@@ -9,7 +9,7 @@ from mapper.errors import DataError, MapperError, PartlyDoneError, UsageError
 from mapper.recipe import Recipe
 from mapper.recipe.settings import train_section
 from mapper.recipe.training import Data
-from mapper.run.adaptcity import CityAdapted
+from mapper.run.adapt.city import CityAdapted
 from mapper.training.trainer import Device
 
 Kind = Literal["images", "run", "areas"]

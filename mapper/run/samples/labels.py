@@ -21,8 +21,8 @@ from mapper.cube.sample import Pixels
 from mapper.cube.warp import read_band
 from mapper.errors import DataError, ReadError
 from mapper.inference.composition import CONFIDENCE_STEPS
-from mapper.run.cut import CityCube
-from mapper.run.legend import (
+from mapper.run.samples.cut import CityCube
+from mapper.run.samples.legend import (
     TIFF,
     Described,
     colors_of,
