@@ -16,7 +16,8 @@ MapperError                 1  failure
 ├── ResourceError           3  the plan does not fit the memory; nothing has been read
 ├── DeviceError             1  the accelerator is not there, or stopped answering
 │   └── DeviceMemoryError      a batch does not fit its memory
-└── PartlyDoneError         5  some cities are done, others are not; run again to resume
+├── PartlyDoneError         5  some cities are done, others are not; run again to resume
+└── StoppedError        128+n  signal n ended the run in good order; run again to resume
 
 A message says what is wrong, the value, and the remedy.
 """
@@ -98,3 +99,12 @@ class PartlyDoneError(MapperError):
     """Some cities are done and others are not."""
 
     exit_code = 5
+
+
+class StoppedError(MapperError):
+    """A signal ended the run; what was begun was finished as far as there was time."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        """The exit code is that of a program which the signal ended."""
+        super().__init__(message)
+        self.exit_code = 128 + signal

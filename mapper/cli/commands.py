@@ -17,12 +17,14 @@ from mapper.cli.options import (
     CatalogAt,
     City,
     ClusterAt,
+    Dashboard,
     DeviceName,
     Json,
     MaxScenes,
     ModelName,
     NetWorkers,
     Out,
+    Patience,
     RecipeName,
     Refresh,
     TileSize,
@@ -40,6 +42,7 @@ from mapper.cli.output import (
     show_events,
 )
 from mapper.cli.training import add_to as add_training
+from mapper.cluster.options import DASHBOARD, PATIENCE
 
 app = typer.Typer(
     name="mapper",
@@ -88,6 +91,8 @@ def run(
     trust_model: TrustModel = False,
     allow_missing: AllowMissing = False,
     net_workers: NetWorkers = False,
+    dashboard: Dashboard = DASHBOARD,
+    patience: Patience = PATIENCE,
     device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
@@ -316,6 +321,8 @@ def _options(given: dict[str, Any]) -> Any:
         trust_model=given["trust_model"],
         allow_missing=given.get("allow_missing", False),
         net_workers=given.get("net_workers", False),
+        dashboard=given.get("dashboard", DASHBOARD),
+        patience=given.get("patience", PATIENCE),
         device=given["device"],
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mapper.cluster.options import KINDS
 from mapper.errors import UsageError
 from mapper.inference.devices import DeviceChoice
 
@@ -20,8 +21,15 @@ CatalogAt = Annotated[
     typer.Option(help="STAC API, static catalog, item file or folder, instead of the recipe's"),
 ]
 Out = Annotated[Path, typer.Option(help="Folder of cube, maps, ledger and products")]
-ClusterAt = Annotated[str, typer.Option(help="`local`, or the address of a Dask scheduler")]
-Workers = Annotated[int | None, typer.Option(help="Local worker processes", min=1)]
+ClusterAt = Annotated[
+    str,
+    typer.Option(help=f"{', '.join(KINDS)}, or the address of a Dask scheduler"),
+]
+Workers = Annotated[int | None, typer.Option(help="Workers to start", min=1)]
+Dashboard = Annotated[str, typer.Option(help="Where the dashboard listens")]
+Patience = Annotated[
+    float, typer.Option(help="Seconds to wait for a worker that can do what is left", min=1)
+]
 TileSize = Annotated[
     int | None, typer.Option(help="Side of a tile in pixels: 512, 1024 or 2048", min=256)
 ]

@@ -27,7 +27,11 @@ class CityJob:
 
     plan: CityPlan
     ledger: Ledger
-    ready: deque[Step] = field(default_factory=deque)
+    ready: dict[str, deque[Step]] = field(
+        default_factory=lambda: {stage: deque() for stage in reversed(STAGES)}
+    )
+    """Steps that can be carried out, by stage; the last stages first: what is ready to be
+    finished goes before what is still to be read."""
     progress: dict[str, Progress] = field(
         default_factory=lambda: {stage: Progress() for stage in STAGES}
     )
@@ -43,11 +47,14 @@ class CityJob:
     _ingested: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
     _predicted: dict[tuple[str, TileKey], Entry] = field(default_factory=dict)
     _mapped: dict[TileKey, Entry] = field(default_factory=dict)
-    _blocks: list[Block] = field(default_factory=list)
+    _whole: deque[Block] = field(default_factory=deque)
+    """Blocks of which all that they read is there, and which are not offered yet."""
+    _looked_at: int = 0
     _blocks_by_input: dict[tuple[str, TileKey], list[Block]] = field(
         default_factory=lambda: defaultdict(list)
     )
     _dates_left: dict[TileKey, int] = field(default_factory=dict)
+    _to_reduce: deque[TileKey] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self._steps = CitySteps(self.plan)
@@ -102,18 +109,13 @@ class CityJob:
                 self._accept(step.stage, entry)
             return
         self._waiting += 1
-        if step.stage in {"inspect", "ingest"}:
-            self.ready.append(step)
-        else:
-            # what is ready to be finished goes before what is still to be read
-            self.ready.appendleft(step)
+        self.ready[step.stage].append(step)
 
     def take(self, held: Container[str]) -> Step | None:
         """The next step that is of none of some stages; None where there is none."""
-        for number, step in enumerate(self.ready):
-            if step.stage not in held:
-                del self.ready[number]
-                return step
+        for stage, steps in self.ready.items():
+            if steps and stage not in held:
+                return steps.popleft()
         return None
 
     def _may_serve(self, entry: Entry) -> bool:
@@ -136,16 +138,21 @@ class CityJob:
         if stage == "inspect":
             found = inspection_from_json(entry.facts["inspection"])
             self._inspections[entry.facts["source"]][found.item] = found
+            self._looked_at += 1
         elif stage == "ingest":
             name, text = rest.split("/", 1)
             tile = TileKey.parse(text)
             self._ingested[name, tile] = entry
-            for block in self._blocks_by_input.get((name, tile), ()):
+            for block in self._blocks_by_input.pop((name, tile), ()):
                 block.missing.discard((name, tile))
+                if not block.missing:
+                    self._whole.append(block)
         elif stage == "predict":
             tile = TileKey.parse(rest)
             self._predicted[part_of_key(entry.key), tile] = entry
             self._dates_left[tile] -= 1
+            if not self._dates_left[tile]:
+                self._to_reduce.append(tile)
             if not self._steps.reduces:
                 self._mapped[tile] = entry
         elif stage == "reduce":
@@ -156,8 +163,7 @@ class CityJob:
 
     def _advance(self) -> None:
         """Make ready whatever has become possible."""
-        count = sum(map(len, self._inspections.values()))
-        if count < sum(map(len, self.plan.items.by_source.values())):
+        if self._looked_at < sum(map(len, self.plan.items.by_source.values())):
             return
         if not self.progress["ingest"].total:
             self._make_blocks()
@@ -184,29 +190,30 @@ class CityJob:
                 self._dates_left[tile] += 1
             for tiles in predict_blocks(self.plan, part.tiles):
                 self._make_block(part, tiles)
+        self._to_reduce.extend(tile for tile, left in self._dates_left.items() if not left)
 
     def _make_block(self, part: MapPart, tiles: list[TileKey]) -> None:
         missing = {need for tile in tiles for need in self._steps.needs(part, tile)}
         block = Block(part, tiles, missing)
-        self._blocks.append(block)
+        if not missing:
+            self._whole.append(block)
         for each in missing:
             self._blocks_by_input[each].append(block)
 
     def _offer_predict(self) -> None:
-        for block in self._blocks:
-            if not block.missing and not block.offered:
-                block.offered = True
-                self._offer(self._steps.predict(block.part, block.tiles, self._ingested))
+        while self._whole:
+            block = self._whole.popleft()
+            self._offer(self._steps.predict(block.part, block.tiles, self._ingested))
 
     def _offer_reduce(self) -> None:
         if not self._steps.reduces:
             return
-        counted = len(self._ingested) == self.progress["ingest"].total
-        for tile, left in self._dates_left.items():
+        if len(self._ingested) < self.progress["ingest"].total:
             # counts of observations are summed too, so a tile waits for those that gave no map
-            if not left and counted:
-                self._dates_left[tile] = -1
-                self._offer(self._steps.reduce(tile, self._predicted, self._ingested))
+            return
+        while self._to_reduce:
+            tile = self._to_reduce.popleft()
+            self._offer(self._steps.reduce(tile, self._predicted, self._ingested))
 
     def _offer_publish(self) -> None:
         step = self._steps.publish(self._mapped, self._ingested, self._inspections)

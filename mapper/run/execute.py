@@ -1,32 +1,40 @@
 """Run the steps of all cities on Dask, a bounded number at a time, and write down what is done."""
 
-import itertools
 import logging
+import queue
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mapper.errors import DeviceError, MapperError, StoreError
-from mapper.events import Event, Listener
-from mapper.inference.devices import cuda_devices
+from mapper.cluster.members import Members
+from mapper.errors import InputError, MapperError, StoppedError
+from mapper.events import Listener
+from mapper.run.attempts import Attempts, Work
 from mapper.run.city import CityJob
 from mapper.run.ledger import Ledger
-from mapper.run.step import Step
+from mapper.run.progress import Teller
+from mapper.run.step import STAGES, Step
+from mapper.run.stopping import Stop
 from mapper.run.tasks import Outcome, Task
-from mapper.store.files import write_json
 from mapper.transport.address import redact
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AHEAD = 3
 """Steps submitted per worker: enough that none waits, few enough that the scheduler stays small."""
-_PROGRESS_SECONDS = 1.0
+_TICK_SECONDS = 1.0
+_TOPIC = "mapper-begun"
 
 
-def run_task(task: Task) -> Outcome:
+def run_task(task: Task, key: str) -> Outcome:
     """What a worker calls."""
+    from distributed import get_worker
+
+    # in a plain process there is nobody to be told
+    with suppress(ValueError):
+        get_worker().log_event(_TOPIC, key)
     return task.run()
 
 
@@ -35,179 +43,179 @@ class Execution:
     """The driver's loop over the steps of several cities."""
 
     jobs: Sequence[CityJob]
-    client: Any
-    """A Dask client."""
+    members: Members
     ledger: Ledger
     listener: Listener
     resources: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Per stage, what of its worker's resources a step takes."""
-    _running: dict[Any, list[tuple[CityJob, Step]]] = field(default_factory=dict)
-    _by_identity: dict[tuple[tuple[str, str], ...], Any] = field(default_factory=dict)
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _written: float = 0.0
-    _devices: dict[str, int] = field(default_factory=dict)
-    """CUDA devices of each worker."""
+    stop: Stop = field(default_factory=Stop)
+    attempts: Attempts = field(default_factory=Attempts)
+    _teller: Teller = field(init=False)
+    _ended: "queue.SimpleQueue[Any]" = field(default_factory=queue.SimpleQueue)
+    _looked: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._teller = Teller(self.listener)
+
+    @property
+    def client(self) -> Any:
+        """Of Dask."""
+        return self.members.client
 
     def run(self) -> None:
         """Carry out every step that can be; failures stay with their city.
 
-        Raises: StoreError where the ledger cannot be written.
-        """
-        from distributed import as_completed
+        Members have been waited for.
 
+        Raises: StoreError where the ledger cannot be written; UsageError where no worker offers
+            what a step needs; StoppedError after a signal.
+        """
+        self.client.subscribe_topic(_TOPIC, self._heard)
+        try:
+            self._loop()
+        finally:
+            self.client.unsubscribe_topic(_TOPIC)
+            for job in self.jobs:
+                self._teller.keep(job)
+
+    def _loop(self) -> None:
+        self.jobs = largest_first(self.jobs)
         for job in self.jobs:
             job.start()
-            self._tell_progress(job)
-        completed = as_completed(loop=self.client.loop)
-        self._submit(completed)
-        while self._running:
-            future = next(completed)
-            for number, (job, step) in enumerate(self._running.pop(future)):
-                self._by_identity.pop(step.identity, None)
-                self._settle(job, step, future, first=number == 0)
-            future.release()
-            self._submit(completed)
-        for job in self.jobs:
-            self._keep_progress(job)
+            self._teller.planned(job)
+        self._submit()
+        while self.attempts and not self.stop.over:
+            with suppress(queue.Empty):
+                self._settle(self._ended.get(timeout=_TICK_SECONDS))
+            self._tick()
+            self._submit()
+        if self.stop.asked:
+            left = len(self.attempts)
+            told = f"; {left} steps were not waited for" if left else ""
+            raise StoppedError(
+                f"stopped by signal {self.stop.number}{told}; run again to resume", self.stop.number
+            )
 
-    def _submit(self, completed: Any) -> None:
+    def _tick(self) -> None:
+        """What is looked at now and then."""
+        if time.monotonic() - self._looked < _TICK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self.members.look()
+        running = self.attempts.counts()
+        waiting = {stage for job in self.jobs for stage, steps in job.ready.items() if steps}
+        for stage in running.keys() | waiting:
+            self.members.complain(self.resources.get(stage, {}))
+        if self.stop.asked:
+            self._cancel_unbegun()
+            return
+        if len(self.attempts) < len(self.members.present):
+            for work in list(self.attempts.stragglers()):
+                self._attempt(work)
+
+    def _cancel_unbegun(self) -> None:
+        """Of what waits for a worker nothing would be lost."""
+        for work in self.attempts:
+            if work.began is None:
+                self.client.cancel(self.attempts.settled(work), force=True)
+
+    def _submit(self) -> None:
         """Fill the workers, taking turns among the cities."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        limit = _LOOK_AHEAD * max(1, len(workers))
-        while len(self._running) < limit:
-            held = self._held(workers)
+        limit = _LOOK_AHEAD * max(1, len(self.members.present))
+        while len(self.attempts) < limit and not self.stop.asked:
+            held = self._held()
             steps = [(job, step) for job in self.jobs if (step := job.take(held)) is not None]
             if not steps:
                 return
             for job, step in steps:
-                self._submit_one(job, step, completed)
+                self._begin(job, step)
 
-    def _held(self, workers: Iterable[Mapping[str, Any]]) -> set[str]:
+    def _held(self) -> set[str]:
         """Stages of which as many steps wait as the workers that may do them can look ahead to:
         more would keep the others from work that they can do.
         """
-        running = Counter(steps[0][1].stage for steps in self._running.values())
-        found = set()
-        for stage, wanted in self.resources.items():
-            offered = sum(
-                all(w.get("resources", {}).get(n, 0) >= a for n, a in wanted.items())
-                for w in workers
-            )
-            if running[stage] >= _LOOK_AHEAD * max(1, offered):
-                found.add(stage)
-        return found
+        running = self.attempts.counts()
+        return {
+            stage
+            for stage in STAGES
+            if (wanted := self.resources.get(stage))
+            and running[stage] >= _LOOK_AHEAD * max(1, self.members.offering(wanted))
+        }
 
-    def _submit_one(self, job: CityJob, step: Step, completed: Any) -> None:
+    def _begin(self, job: CityJob, step: Step) -> None:
         entries = job.known(step)
         if entries is not None:
             job.committed(step, entries)
-            self._tell_progress(job, step)
+            self._teller.done(job, step)
             return
-        known = self._by_identity.get(step.identity)
-        if known is not None:
+        same = self.attempts.same_as(step)
+        if same is not None:
             # another city wants the same tile: one task serves both
-            self._running[known].append((job, step))
+            same.wanted.append((job, step))
             return
-        name = f"{step.stage}-{job.slug}-{next(self._numbers):08x}"
-        try:
-            where = self._workers_for(job, step)
-        except DeviceError as reason:
-            self._give_up(job, step, str(reason))
-            return
+        self._attempt(self.attempts.begin(job, step))
+
+    def _attempt(self, work: Work) -> None:
+        """Submit one more attempt at a step, under its own name."""
+        key = work.next_name()
         future = self.client.submit(
             run_task,
-            step.task,
-            key=name,
+            work.step.task,
+            key,
+            key=key,
             pure=False,
-            retries=1 if step.stage != "publish" else 0,
-            workers=where,
-            resources=self.resources.get(step.stage),
+            resources=self.resources.get(work.step.stage),
         )
-        self._running[future] = [(job, step)]
-        self._by_identity[step.identity] = future
-        completed.add(future)
+        self.attempts.started(work, future)
+        future.add_done_callback(self._ended.put)
 
-    def _settle(self, job: CityJob, step: Step, future: Any, first: bool) -> None:
-        """Write down a step's result once, or its failure, and tell its city."""
-        if future.status == "finished":
-            entries = job.finish(step, future.result())
-            for entry in entries if first else ():
+    def _heard(self, event: Any) -> None:
+        """A worker has begun an attempt. Called by another thread."""
+        _, key = event
+        self.attempts.taken_up(str(key))
+
+    def _settle(self, future: Any) -> None:
+        """Write down a step's result once, or its failure, and tell its cities."""
+        work = self.attempts.ended(future)
+        if work is None:
+            return
+        if future.status != "finished":
+            self._failed(work, future)
+            return
+        outcome = future.result()
+        self.client.cancel(self.attempts.settled(work), force=True)
+        for number, (job, step) in enumerate(work.wanted):
+            entries = job.finish(step, outcome)
+            for entry in entries if number == 0 else ():
                 self.ledger.commit(entry)
             job.committed(step, entries)
-            self._tell_progress(job, step)
+            self._teller.done(job, step, outcome if number == 0 else None)
+        future.release()
+
+    def _failed(self, work: Work, future: Any) -> None:
+        if future.status == "cancelled":
+            # by a scheduler that lost it; what ended in good order is not asked for any more
+            error: BaseException | None = None
+            reason = "it was cancelled; is the scheduler still there?"
+        else:
+            error = future.exception()
+            reason = _reason(error)
+        if work.futures:
+            # a copy is still under way
             return
-        self._give_up(job, step, _reason(future.exception()))
+        if self._may_retry(work, error) and not self.stop.asked:
+            logger.info("%s is tried again: %s", work.name, reason)
+            self._attempt(work)
+            return
+        self.attempts.settled(work)
+        for job, step in work.wanted:
+            job.failed(step, reason)
+            self._teller.failed(job, step, reason)
 
-    def _workers_for(self, job: CityJob, step: Step) -> list[str] | None:
-        """Workers with the device that the plan is for; None where any will do.
-
-        Raises: DeviceError where no worker has it.
-        """
-        device = job.plan.request.inference.device
-        if step.stage != "predict" or device == "cpu":
-            return None
-        present = set(self.client.scheduler_info(n_workers=-1)["workers"])
-        if present - self._devices.keys():
-            asked = sorted(present - self._devices.keys())
-            self._devices.update(self.client.run(cuda_devices, workers=asked))
-        found = sorted(w for w in present if self._devices.get(w))
-        if not found:
-            raise DeviceError(
-                f"the plan is for {device}, and no worker has a CUDA device; start workers with "
-                "one, or use --device cpu"
-            )
-        return found
-
-    def _give_up(self, job: CityJob, step: Step, reason: str) -> None:
-        job.failed(step, reason)
-        self.listener(
-            Event(
-                kind="step",
-                state="failed",
-                city=job.slug,
-                stage=step.stage,
-                message=f"{step.stage} failed: {reason}",
-                data={"keys": list(step.entries)},
-            )
-        )
-
-    def _tell_progress(self, job: CityJob, step: Step | None = None) -> None:
-        for stage, progress in job.progress.items():
-            if step is not None and stage != step.stage:
-                continue
-            if progress.total:
-                done = progress.done + progress.skipped
-                self.listener(
-                    Event(
-                        kind="step",
-                        state="done" if step else "planned",
-                        city=job.slug,
-                        stage=stage,
-                        done=done,
-                        total=progress.total,
-                        message=f"{stage} {done} of {progress.total}",
-                        data={"keys": list(step.entries)} if step else {},
-                    )
-                )
-        if time.monotonic() - self._written > _PROGRESS_SECONDS:
-            self._written = time.monotonic()
-            self._keep_progress(job)
-
-    def _keep_progress(self, job: CityJob) -> None:
-        """Leave word for `mapper status`; losing it loses nothing."""
-        content = {
-            "stages": {
-                stage: {"done": p.done + p.skipped, "skipped": p.skipped, "total": p.total}
-                for stage, p in job.progress.items()
-                # maps of a composite are not reduced
-                if p.total or stage != "reduce"
-            },
-            "failures": job.failures,
-        }
-        try:
-            write_json(job.plan.version.path / "progress.json", content)
-        except StoreError as reason:
-            logger.warning("%s", reason)
+    def _may_retry(self, work: Work, error: BaseException | None) -> bool:
+        if type(error).__name__ == "KilledWorker":
+            return self.attempts.may_go_on(work)
+        return not isinstance(error, InputError) and self.attempts.may_retry(work)
 
 
 def _reason(error: BaseException | None) -> str:
@@ -218,3 +226,8 @@ def _reason(error: BaseException | None) -> str:
     if name == "KilledWorker":
         return "its worker died several times, out of memory perhaps; use smaller tiles"
     return redact(f"{name}: {error}".splitlines()[0])
+
+
+def largest_first(jobs: Iterable[CityJob]) -> list[CityJob]:
+    """Cities by the tiles that they map: the largest takes longest to finish."""
+    return sorted(jobs, key=lambda job: -len(job.plan.predict_tiles))

@@ -10,6 +10,9 @@ from typing import Any
 from mapper.area.aoi import pick_areas, read_areas
 from mapper.area.grid import check_tile
 from mapper.catalog.source import Catalog, Period, open_catalog
+from mapper.cluster.factory import open_cluster
+from mapper.cluster.members import Members
+from mapper.cluster.options import DASHBOARD, GPU, NET, PATIENCE, ClusterOptions
 from mapper.errors import (
     CatalogError,
     MapperError,
@@ -24,7 +27,6 @@ from mapper.inference.memory import check_memory
 from mapper.inference.probe import Wishes, choose
 from mapper.recipe import Recipe, load_recipe
 from mapper.run.city import CityJob
-from mapper.run.cluster import NET, open_cluster, worker_memory
 from mapper.run.estimate import estimate_city
 from mapper.run.execute import Execution
 from mapper.run.layout import PROBES
@@ -35,6 +37,7 @@ from mapper.run.masker import masks_of
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
 from mapper.run.report import CityResult, RunReport, write_overview
+from mapper.run.stopping import drained
 from mapper.run.terms import check_known_terms
 
 DEFAULT_RECIPE = "spectral-10m"
@@ -55,7 +58,11 @@ class RunOptions:
     catalog: str | None = None
     out: Path = Path("out")
     cluster: str = "local"
+    """A kind of cluster, or the address of a scheduler; see `mapper.cluster`."""
     workers: int | None = None
+    dashboard: str = DASHBOARD
+    patience: float = PATIENCE
+    """Seconds to wait for a worker that can do what is left."""
     tile_size: int | None = None
     refresh: bool = False
     trust_model: bool = False
@@ -179,15 +186,14 @@ def run(
     with hold_folder(request.out), ExitStack() as stack:
         client = None
         if not all_finished(request):
-            offered = NET if options.net_workers else None
-            client = stack.enter_context(open_cluster(options.cluster, options.workers, offered))
+            client = stack.enter_context(open_cluster(cluster_of(options)))
             listener(Event(kind="run", message=f"dashboard {client.dashboard_link}"))
         plans, lost = plan_run(request, listener, opener)
         todo = [plan for plan in plans if not plan.finished]
         results = [_finished_before(plan) for plan in plans if plan.finished]
         if todo and client is not None:
-            reading = {"inspect": NET, "ingest": NET} if options.net_workers else {}
-            results += _carry_out(todo, client, listener, reading)
+            members = Members(client, patience=options.patience)
+            results += _carry_out(todo, members, listener, _resources(options, request))
         order = {area.slug: number for number, area in enumerate(request.areas)}
         results = sorted(results + lost, key=lambda r: order[r.slug])
         seconds = round(time.monotonic() - began, 3)
@@ -195,6 +201,28 @@ def run(
         if todo or lost:
             write_overview(request, report)
     return report
+
+
+def cluster_of(options: RunOptions) -> ClusterOptions:
+    """The cluster that is asked for. Raises: UsageError."""
+    return ClusterOptions(
+        where=options.cluster,
+        workers=options.workers,
+        dashboard=options.dashboard,
+        # workers of this machine may reach what it can
+        offers=NET if options.net_workers else {},
+        patience=options.patience,
+    )
+
+
+def _resources(options: RunOptions, request: RunRequest) -> dict[str, Mapping[str, float]]:
+    """What steps take of their workers, by stage."""
+    found: dict[str, Mapping[str, float]] = {}
+    if options.net_workers:
+        found |= {"inspect": NET, "ingest": NET}
+    if request.inference.device != "cpu":
+        found["predict"] = GPU
+    return found
 
 
 def _finished_before(plan: CityPlan) -> CityResult:
@@ -218,21 +246,24 @@ def _published_terms(plan: CityPlan) -> dict[str, Any]:
 
 def _carry_out(
     plans: Sequence[CityPlan],
-    client: Any,
+    members: Members,
     listener: Listener,
     resources: Mapping[str, Mapping[str, float]],
 ) -> list[CityResult]:
     """Freeze, execute and finish the versions of some cities."""
+    # before anything is frozen, for nothing may come of it
+    members.wait({}, *resources.values())
     for plan in plans:
         needed = estimate_city(plan).memory_bytes
-        check_memory(needed, worker_memory(client), f"{plan.area.name}: the largest step")
+        check_memory(needed, members.memory, f"{plan.area.name}: the largest step")
     ledger = Ledger(plans[0].version.root / "ledger")
     if ledger.dropped:
         message = f"the ledger's tail was damaged: {ledger.dropped} entries will be done again"
         listener(Event(kind="warning", message=message))
     jobs, lost = _begin(plans, ledger)
     try:
-        Execution(jobs, client, ledger, listener, resources).run()
+        with drained() as stop:
+            Execution(jobs, members, ledger, listener, resources, stop).run()
     finally:
         ledger.close()
     return [_result(job, listener) for job in jobs] + lost

@@ -44,4 +44,3 @@ class Block:
     part: MapPart
     tiles: list[TileKey]
     missing: set[tuple[str, TileKey]]
-    offered: bool = False

@@ -27,6 +27,8 @@ class Outcome:
     """Files written, per ledger key."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    measures: Mapping[str, float] = field(default_factory=dict)
+    """What is watched while a run goes on: pixels, bytes read, seconds of the model."""
 
 
 class Task(Protocol):

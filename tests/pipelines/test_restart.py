@@ -155,17 +155,26 @@ def test_a_second_run_in_the_folder_is_refused_by_name(world, tmp_path):
         first.wait()
 
 
-def test_sigterm_ends_the_run_with_143_and_it_resumes(world, tmp_path):
+def test_sigterm_ends_the_run_with_143_and_it_resumes(world, undisturbed, tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
-        command(world, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(world, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     while committed(out) < 3:
         assert process.poll() is None
         time.sleep(0.02)
     process.terminate()
-    assert process.wait(timeout=60) == 143
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "stopped by signal 15" in told
+    assert "not waited for" not in told
     assert Ledger(out / "ledger").dropped == 0
+    # what had begun was finished and written down: nothing half-done lies about
+    assert not list(out.glob("tiles/**/.*"))
+    done = subprocess.run(command(world, out), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert all_products(out) == all_products(undisturbed)
+    assert committed(out) == committed(undisturbed)
 
 
 class TestRefresh:

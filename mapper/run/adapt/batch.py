@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mapper.cluster.factory import open_cluster
+from mapper.cluster.options import ClusterOptions
 from mapper.errors import DataError, StoreError, UsageError
 from mapper.events import Event, Listener, ignore
 from mapper.recipe.settings import train_section
@@ -59,7 +61,6 @@ from mapper.run.adapt.request import (
 from mapper.run.adapt.target import check_cube
 from mapper.run.adapt.together import TOGETHER, check_learned, keep_learned, wait_for_learned
 from mapper.run.chosen import latest_versions
-from mapper.run.cluster import open_cluster
 from mapper.run.layout import Version
 from mapper.run.lock import hold_folder
 from mapper.run.samples.cut import open_cube
@@ -178,7 +179,8 @@ class Batch:
     def client(self) -> Any:
         """The one cluster of it all, opened when it is first needed."""
         if self._client is None:
-            opened = open_cluster(self.request.cluster, self.request.workers)
+            wanted = ClusterOptions(where=self.request.cluster, workers=self.request.workers)
+            opened = open_cluster(wanted)
             self._client = self.stack.enter_context(opened)
             message = f"dashboard {self._client.dashboard_link}"
             self.listener(Event(kind="run", message=message))
