@@ -41,6 +41,7 @@ from mapper.cli.output import (
     print_table,
     show_events,
 )
+from mapper.cli.scheduling import add_to as add_scheduling
 from mapper.cli.training import add_to as add_training
 from mapper.cluster.options import DASHBOARD, PATIENCE
 
@@ -59,6 +60,7 @@ app.command()(recipes)
 add_training(app)
 add_adapting(app)
 add_mirror(app)
+add_scheduling(app)
 
 
 @app.callback(invoke_without_command=True)

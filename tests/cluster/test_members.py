@@ -85,7 +85,7 @@ def test_a_worker_that_died_before_it_could_answer_is_asked_again():
 
 
 def test_what_nobody_offers_is_said_when_patience_ends_and_not_before():
-    found, scheduler, clock = members_of(a=({}, OWN))
+    found, _, clock = members_of(a=({}, OWN))
     found.look()
     found.complain({"GPU": 1})
     clock.now = 59

@@ -46,5 +46,7 @@ def test_only_workers_that_offer_net_read_archives(map_world, two_workers):
 
 
 def test_without_such_a_worker_the_run_says_so(map_world, in_process):
-    with pytest.raises(UsageError, match=r"no worker offers the resource NET.*--resources \"NET=1\""):
+    with pytest.raises(
+        UsageError, match=r"no worker offers the resource NET.*--resources \"NET=1\""
+    ):
         map_world(cluster=in_process, net_workers=True, patience=1.0, cities=("Plainville",))
