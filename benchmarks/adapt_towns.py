@@ -20,8 +20,8 @@ from affine import Affine
 from mapper.area.grid import Grid, PixelBox
 from mapper.catalog.bands import BandAsset
 from mapper.cube.warp import read_band
-from mapper.run.samples.cut import CityCube, open_cube
 from mapper.run.layout import all_versions
+from mapper.run.samples.cut import CityCube, open_cube
 from mapper.simulate.style import find_style
 
 _SIDE = 1000

@@ -10,7 +10,7 @@ class Event:
     """Something that happened in a run."""
 
     kind: str
-    """`run`, `plan`, `search`, `step`, `city`, `image`, `warning` or `done`."""
+    """`run`, `plan`, `search`, `workers`, `step`, `city`, `image`, `warning` or `done`."""
     message: str
     """One line for people; never a signed address."""
     city: str = ""
@@ -18,7 +18,7 @@ class Event:
     stage: str = ""
     """`inspect`, `ingest`, `predict` or `publish`."""
     state: str = ""
-    """`planned`, `done` or `failed`."""
+    """`planned`, `done`, `retried` or `failed`."""
     done: int = 0
     """Steps of this city and stage that are done."""
     total: int = 0

@@ -21,10 +21,12 @@ from mapper.cli.options import (
     DeviceName,
     Json,
     MaxScenes,
+    Metrics,
     ModelName,
     NetWorkers,
     Out,
     Patience,
+    Performance,
     RecipeName,
     Refresh,
     TileSize,
@@ -95,6 +97,8 @@ def run(
     net_workers: NetWorkers = False,
     dashboard: Dashboard = DASHBOARD,
     patience: Patience = PATIENCE,
+    metrics: Metrics = None,
+    performance: Performance = True,
     device: DeviceName = "auto",
     json: Json = False,
 ) -> None:
@@ -325,6 +329,8 @@ def _options(given: dict[str, Any]) -> Any:
         net_workers=given.get("net_workers", False),
         dashboard=given.get("dashboard", DASHBOARD),
         patience=given.get("patience", PATIENCE),
+        metrics=given.get("metrics"),
+        performance=given.get("performance", False),
         device=given["device"],
     )
 

@@ -27,6 +27,12 @@ ClusterAt = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Workers to start", min=1)]
 Dashboard = Annotated[str, typer.Option(help="Where the dashboard listens")]
+Metrics = Annotated[
+    str | None, typer.Option(help="HOST:PORT at which Prometheus may ask how the run goes")
+]
+Performance = Annotated[
+    bool, typer.Option(help="Keep Dask's report of the run as OUT/performance.html")
+]
 Patience = Annotated[
     float, typer.Option(help="Seconds to wait for a worker that can do what is left", min=1)
 ]

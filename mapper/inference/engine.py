@@ -2,7 +2,9 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,6 +30,24 @@ _engines: dict[tuple[int, InferencePlan], "Engine"] = {}
 _making = threading.Lock()
 
 
+@dataclass(slots=True)
+class Meter:
+    """Seconds in which the model ran; of calls side by side each counts for itself."""
+
+    seconds: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The model runs inside."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds += time.perf_counter() - began
+
+
 # not slotted: what follows from the plan is worked out once and kept
 @dataclass(frozen=True)
 class Engine:
@@ -39,6 +59,7 @@ class Engine:
     program: Program
     most: list[int] = field(default_factory=list, compare=False)
     """Windows that turned out to fit the memory at once, the last number counting."""
+    meter: Meter = field(default_factory=Meter, compare=False)
 
     @cached_property
     def arrays(self) -> tuple[MapArray, ...]:
@@ -83,7 +104,8 @@ class Engine:
         if step < count:
             return self._in_parts(stored, step)
         try:
-            return self._run(stored)
+            with self.meter.running():
+                return self._run(stored)
         except DeviceMemoryError as reason:
             if count == 1 or self.plan.batch_matters:
                 raise

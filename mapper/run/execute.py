@@ -102,6 +102,8 @@ class Execution:
             return
         self._looked = time.monotonic()
         self.members.look()
+        predicting = self.members.offering(self.resources.get("predict", {}))
+        self._teller.workers(len(self.members.present), predicting)
         running = self.attempts.counts()
         waiting = {stage for job in self.jobs for stage, steps in job.ready.items() if steps}
         for stage in running.keys() | waiting:
@@ -111,6 +113,7 @@ class Execution:
             return
         if len(self.attempts) < len(self.members.present):
             for work in list(self.attempts.stragglers()):
+                self._teller.retried(work.first, work.step, "it takes far longer than the others")
                 self._attempt(work)
 
     def _cancel_unbegun(self) -> None:
@@ -204,7 +207,7 @@ class Execution:
             # a copy is still under way
             return
         if self._may_retry(work, error) and not self.stop.asked:
-            logger.info("%s is tried again: %s", work.name, reason)
+            self._teller.retried(work.first, work.step, reason)
             self._attempt(work)
             return
         self.attempts.settled(work)

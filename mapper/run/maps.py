@@ -180,6 +180,7 @@ class PredictTask:
         """Class and confidence shards of every tile of the block."""
         began = time.perf_counter()
         engine = self.model.engine()
+        before = engine.meter.seconds
         grid = self.tiles[0][0].grid
         selected = window_selector(grid, shapely.from_wkb(self.area), self.model.plan)
         pixels = self.inputs.pixels(engine.coding)
@@ -195,6 +196,10 @@ class PredictTask:
             # models are loaded once per process, which the ledger shows
             facts={"process": os.getpid(), "programs": programs_made()},
             seconds=time.perf_counter() - began,
+            measures={
+                "pixels": len(self.tiles) * grid.tile**2,
+                "model_seconds": (engine.meter.seconds - before) / engine.program.parallel,
+            },
         )
 
     def _rectangles(self) -> list[tuple[PixelBox, list[tuple[TileKey, str, str]]]]:

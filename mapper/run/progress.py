@@ -23,6 +23,16 @@ class Teller:
 
     listener: Listener
     _kept: dict[str, float] = field(default_factory=dict)
+    _workers: tuple[int, int] = (0, 0)
+
+    def workers(self, count: int, predicting: int) -> None:
+        """How many there are, and how many of them run models; told where it changes."""
+        if (count, predicting) == self._workers:
+            return
+        self._workers = (count, predicting)
+        some = "" if predicting == count else f", {predicting} of them for the model"
+        data = {"workers": count, "predicting": predicting}
+        self.listener(Event(kind="workers", message=f"{count} workers{some}", data=data))
 
     def planned(self, job: CityJob) -> None:
         """The first steps of a city are known."""
@@ -56,6 +66,19 @@ class Teller:
             )
         if time.monotonic() - self._kept.get(job.slug, 0.0) > _KEEP_SECONDS:
             self.keep(job)
+
+    def retried(self, job: CityJob, step: Step, reason: str) -> None:
+        """A step is given to another worker, after a failure or beside a slow one."""
+        self.listener(
+            Event(
+                kind="step",
+                state="retried",
+                city=job.slug,
+                stage=step.stage,
+                message=f"{step.stage} tried again: {reason}",
+                data={"keys": list(step.entries)},
+            )
+        )
 
     def failed(self, job: CityJob, step: Step, reason: str) -> None:
         """A step failed for good."""

@@ -34,11 +34,13 @@ from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
 from mapper.run.maps import coding_of
 from mapper.run.masker import masks_of
+from mapper.run.performance import PERFORMANCE, performance_kept
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
 from mapper.run.report import CityResult, RunReport, write_overview
 from mapper.run.stopping import drained
 from mapper.run.terms import check_known_terms
+from mapper.run.watch import watched
 
 DEFAULT_RECIPE = "spectral-10m"
 
@@ -62,6 +64,10 @@ class RunOptions:
     workers: int | None = None
     dashboard: str = DASHBOARD
     patience: float = PATIENCE
+    metrics: str | None = None
+    """Address at which Prometheus may ask for what is going on."""
+    performance: bool = False
+    """Keep Dask's own report of the run as `performance.html`."""
     """Seconds to wait for a worker that can do what is left."""
     tile_size: int | None = None
     refresh: bool = False
@@ -193,7 +199,13 @@ def run(
         results = [_finished_before(plan) for plan in plans if plan.finished]
         if todo and client is not None:
             members = Members(client, patience=options.patience)
-            results += _carry_out(todo, members, listener, _resources(options, request))
+            resources = _resources(options, request)
+            kept = request.out / PERFORMANCE if options.performance else None
+            with (
+                watched(listener, options.metrics, request.out.name) as watching,
+                performance_kept(client, kept),
+            ):
+                results += _carry_out(todo, members, watching, resources)
         order = {area.slug: number for number, area in enumerate(request.areas)}
         results = sorted(results + lost, key=lambda r: order[r.slug])
         seconds = round(time.monotonic() - began, 3)

@@ -118,6 +118,7 @@ class IngestTask:
                 "token": self.token,
             },
             seconds=time.perf_counter() - began,
+            measures={"bytes_read": layers.reads["bytes"]},
         )
 
 
