@@ -8,6 +8,7 @@ import typer
 
 import mapper
 from mapper.cli.adapting import add_to as add_adapting
+from mapper.cli.keeping import add_to as add_keeping
 from mapper.cli.library import models_app, recipe_app, recipes
 from mapper.cli.mirror import add_mirror
 from mapper.cli.models import app as model_app
@@ -63,6 +64,7 @@ add_training(app)
 add_adapting(app)
 add_mirror(app)
 add_scheduling(app)
+add_keeping(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,7 @@ not done again.
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mapper.area.grid import TileKey
@@ -14,6 +14,7 @@ from mapper.cube.inspect import Inspection
 from mapper.run.estimate import predict_blocks
 from mapper.run.facts import missing_modalities, read_failures
 from mapper.run.ledger import Entry, Ledger
+from mapper.run.manifest import keep_shards
 from mapper.run.parts import MapPart
 from mapper.run.plan import CityPlan
 from mapper.run.step import STAGES, Block, Progress, Step
@@ -159,6 +160,7 @@ class CityJob:
             self._mapped[TileKey.parse(rest)] = entry
         else:
             self.published = True
+            keep_shards(self.plan.version, self._shards())
             self.plan.version.finish()
 
     def _advance(self) -> None:
@@ -227,6 +229,13 @@ class CityJob:
         before = self.plan.version.numbered(self.plan.version.number - 1)
         found = self.ledger.find(f"publish/{before.key}", digest, self.plan.version.root)
         return found is not None
+
+    def _shards(self) -> Iterator[Entry]:
+        """Entries of every shard that the version is a view of."""
+        yield from self._ingested.values()
+        yield from self._predicted.values()
+        if self._steps.reduces:
+            yield from self._mapped.values()
 
     def missing(self) -> list[str]:
         """Modalities that the model could use and this city lacks."""

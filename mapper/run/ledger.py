@@ -114,6 +114,34 @@ class Ledger:
         # unbuffered: a line that did not fit is not tried again on closing
         return open(self._folder / f"{last + 1:06d}.jsonl", "xb", buffering=0)
 
+    def compact(self, root: Path) -> int:
+        """Write entries whose outputs are there into one segment, and drop the others.
+
+        The new segment is complete before an old one goes; stopped in between, some entries are
+        there twice, which says nothing else. Nothing else may write meanwhile.
+
+        Returns: entries that are gone. Raises: StoreError where the disk refuses.
+        """
+        old = sorted(self._folder.glob("*.jsonl"))
+        if not old:
+            return 0
+        kept = [e for e in self._entries.values() if self.find(e.key, e.digest, root)]
+        number = max(int(path.stem) for path in old) + 1
+        attempt = self._folder / f".{number:06d}.jsonl"
+        try:
+            with open(attempt, "wb") as file:
+                file.writelines(map(_format, kept))
+                file.flush()
+                os.fsync(file.fileno())
+            attempt.rename(self._folder / f"{number:06d}.jsonl")
+            for path in old:
+                path.unlink()
+        except OSError as reason:
+            raise StoreError(
+                f"the ledger in {self._folder} could not be written ({reason}); free space"
+            ) from reason
+        return len(self._entries) - len(kept)
+
     def close(self) -> None:
         """Close the segment."""
         if self._file is not None:

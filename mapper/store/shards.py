@@ -8,7 +8,7 @@ appears under its final name only when it is complete; whoever comes second is t
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,10 @@ from mapper.area.grid import PixelBox, TileKey
 from mapper.errors import StoreError
 from mapper.store.files import sha256_of
 from mapper.store.template import ArrayTemplate
+
+_FOLDER_PARTS = 7
+"""tiles, system, resolution, size, place, step, hash; `str(TileKey)` is four of them."""
+_FOLDERS = "/".join(["tiles", *["*"] * (_FOLDER_PARTS - 1)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +41,21 @@ class Shard:
 def shard_directory(root: Path, key: TileKey, step: str, digest: str) -> Path:
     """Where the arrays of one step for one tile lie."""
     return root / "tiles" / str(key) / step / digest
+
+
+def shard_folder_of(path: str) -> str:
+    """Folder of one step for one tile, of the relative path of any file in it."""
+    return "/".join(path.split("/")[:_FOLDER_PARTS])
+
+
+def all_shards(root: Path) -> Iterator[Path]:
+    """Folders of complete shards, in order."""
+    yield from sorted(p for p in root.glob(_FOLDERS) if not p.name.startswith("."))
+
+
+def unfinished_shards(root: Path) -> Iterator[Path]:
+    """Attempts that were never renamed into place, in order."""
+    yield from sorted(p for p in root.glob(_FOLDERS) if p.name.startswith("."))
 
 
 def array_options(template: ArrayTemplate, tile: int) -> dict[str, object]:
