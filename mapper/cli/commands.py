@@ -46,7 +46,9 @@ from mapper.cli.output import (
 )
 from mapper.cli.scheduling import add_to as add_scheduling
 from mapper.cli.training import add_to as add_training
+from mapper.cli.why import show_changes
 from mapper.cluster.options import DASHBOARD, PATIENCE
+from mapper.errors import UsageError
 
 app = typer.Typer(
     name="mapper",
@@ -128,6 +130,9 @@ def plan(
     workers: Workers = None,
     tile_size: TileSize = None,
     refresh: Refresh = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="With --refresh: which input changed, for each tile")
+    ] = False,
     trust_model: TrustModel = False,
     device: DeviceName = "auto",
     json: Json = False,
@@ -138,7 +143,12 @@ def plan(
     from mapper.run.run import make_request, plan_run
 
     options = _options(locals())
+    if why and not refresh:
+        raise UsageError("--why is of a refresh; add --refresh")
     plans, lost = plan_run(make_request(options, writing=False))
+    if why:
+        show_changes(plans, options.out, json)
+        return
     estimates = [(p, estimate_city(p)) for p in plans]
     if json:
         content = [

@@ -87,6 +87,14 @@ class Ledger:
                 return None
         return entry
 
+    def entry(self, key: str, digest: str) -> Entry | None:
+        """The entry of a step that was once done, whatever became of its outputs."""
+        return self._entries.get((key, digest))
+
+    def starting(self, prefix: str) -> Iterator[Entry]:
+        """The newest entry of every step whose key begins so."""
+        return (entry for key, entry in self._latest.items() if key.startswith(prefix))
+
     def latest(self, key: str) -> Entry | None:
         """The newest entry of a step, whatever its hash."""
         return self._latest.get(key)

@@ -148,7 +148,7 @@ class CitySteps:
         plan, entries, tiles = self.plan, {}, []
         for tile in block:
             components = self._predict_components(part, tile, ingested)
-            digest, key = digest_of(components), _predict_key(part, tile)
+            digest, key = digest_of(components), predict_key(part, tile)
             entries[key] = (digest, components)
             tiles.append((tile, key, digest))
         needed = {need for tile in block for need in self.needs(part, tile)}
@@ -181,17 +181,20 @@ class CitySteps:
     def _predict_components(
         self, part: MapPart, tile: TileKey, ingested: Ingested
     ) -> dict[str, Any]:
-        inference, selected = self.plan.request.inference, self.plan.selected
-        windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
         inputs: dict[str, dict[str, str]] = {}
         for name in self.read_by(part):
             inputs |= {slot: {} for slot in self.read_arrays(self.cube[name])}
         for name, near in self.needs(part, tile):
             for slot, template in self.read_arrays(self.cube[name]).items():
                 inputs[slot][str(near)] = checksum(ingested[name, near], template.name)
+        return {"inputs": inputs, **self.predict_setting(tile)}
+
+    def predict_setting(self, tile: TileKey) -> dict[str, Any]:
+        """What a tile's map depends on beside its cube."""
+        inference, selected = self.plan.request.inference, self.plan.selected
+        windows = [(w.row, w.col) for w in inference.windows.cover(tile.box) if selected(w)]
         absent = [t for t in self.context(tile) if t not in self.plan.ingest_set]
         return {
-            "inputs": inputs,
             "inference": inference.digest,
             "windows": digest_of(windows),
             # what lies beyond the ingested tiles takes labels away
@@ -330,7 +333,7 @@ class CitySteps:
 _COUNTS = ("count", "status")
 
 
-def _predict_key(part: MapPart, tile: TileKey) -> str:
+def predict_key(part: MapPart, tile: TileKey) -> str:
     return f"predict@{part.name}/{tile}" if part.name else f"predict/{tile}"
 
 
