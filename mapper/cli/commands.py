@@ -45,6 +45,7 @@ from mapper.cli.output import (
     show_events,
 )
 from mapper.cli.scheduling import add_to as add_scheduling
+from mapper.cli.status import add_to as add_status
 from mapper.cli.training import add_to as add_training
 from mapper.cli.why import show_changes
 from mapper.cluster.options import DASHBOARD, PATIENCE
@@ -67,6 +68,7 @@ add_adapting(app)
 add_mirror(app)
 add_scheduling(app)
 add_keeping(app)
+add_status(app)
 
 
 @app.callback(invoke_without_command=True)
@@ -232,34 +234,6 @@ def predict(
         ]
         print_table(rows, ["image", "state", "files", "time"])
     report.check()
-
-
-@app.command()
-def status(
-    folder: Annotated[Path, typer.Argument(help="What `run --out` named")], json: Json = False
-) -> None:
-    """Say what is done, running and failed in a run's folder, and why."""
-    from mapper.run.status import folder_status
-
-    found = folder_status(folder)
-    if json:
-        print_json(asdict(found))
-        return
-    typer.echo(f"held by {found.holder}" if found.holder else "nobody runs here")
-    rows = [
-        [
-            v.city,
-            v.product,
-            f"v{v.version}",
-            v.state,
-            ", ".join(f"{k} {s['done']}/{s['total']}" for k, s in v.stages.items()),
-        ]
-        for v in found.versions
-    ]
-    print_table(rows, ["city", "product", "version", "state", "steps"])
-    for version in found.versions:
-        for failure in version.failures:
-            typer.echo(f"{version.city}: {failure}")
 
 
 @app.command()

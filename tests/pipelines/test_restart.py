@@ -147,12 +147,20 @@ def test_a_second_run_in_the_folder_is_refused_by_name(world, tmp_path):
         while committed(out) < 1:
             assert first.poll() is None
             time.sleep(0.02)
+        # it still holds the folder, and does not end meanwhile
+        first.send_signal(signal.SIGSTOP)
+        line = [sys.executable, "-m", "mapper", "status", str(out), "--every", "0.2", "--json"]
+        watching = subprocess.Popen([*line, "--watch"], stdout=subprocess.PIPE, text=True)
+        assert str(first.pid) in json.loads(watching.stdout.readline())["holder"]
         second = subprocess.run(command(world, out), capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert f"process {first.pid}" in second.stderr
     finally:
         first.kill()
         first.wait()
+    # it ends when nobody runs there any more
+    last = watching.communicate(timeout=30)[0].splitlines()[-1]
+    assert json.loads(last)["holder"] is None
 
 
 def test_sigterm_ends_the_run_with_143_and_it_resumes(world, undisturbed, tmp_path):
