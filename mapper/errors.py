@@ -17,6 +17,7 @@ MapperError                 1  failure
 ├── DeviceError             1  the accelerator is not there, or stopped answering
 │   └── DeviceMemoryError      a batch does not fit its memory
 ├── PartlyDoneError         5  some cities are done, others are not; run again to resume
+├── HeldError               6  maps did not pass their gates and wait for a person to release them
 └── StoppedError        128+n  signal n ended the run in good order; run again to resume
 
 A message says what is wrong, the value, and the remedy.
@@ -99,6 +100,12 @@ class PartlyDoneError(MapperError):
     """Some cities are done and others are not."""
 
     exit_code = 5
+
+
+class HeldError(MapperError):
+    """Maps are finished and did not pass their gates."""
+
+    exit_code = 6
 
 
 class StoppedError(MapperError):

@@ -44,6 +44,7 @@ from mapper.cli.output import (
     print_table,
     show_events,
 )
+from mapper.cli.releasing import add_to as add_releasing
 from mapper.cli.scheduling import add_to as add_scheduling
 from mapper.cli.status import add_to as add_status
 from mapper.cli.training import add_to as add_training
@@ -69,6 +70,7 @@ add_mirror(app)
 add_scheduling(app)
 add_keeping(app)
 add_status(app)
+add_releasing(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from mapper.recipe.compositing import FARTHEST
+from mapper.recipe.gates import Gates
 from mapper.recipe.predict import Predict
 from mapper.recipe.section import Section
 from mapper.recipe.sources import ImagerySource, Sentinel2Source, Source
@@ -61,6 +62,9 @@ class Recipe(Section):
     )
     model: str = Field(description="Name of a model folder, or a path to one")
     predict: Predict = Predict()
+    gates: Gates = Field(
+        default=Gates(), description="What a finished map has to pass before it is the latest"
+    )
     train: Train | None = Field(default=None, description="How a model for it is trained")
 
     @field_validator("name")
@@ -168,7 +172,7 @@ class Recipe(Section):
         It begins a new version where it changes; pixels have digests of their own, in which
         neither licence nor use have a part.
         """
-        return digest_of(self.model_dump(mode="json", exclude={"train"}))
+        return digest_of(self.model_dump(mode="json", exclude={"train", "gates"}))
 
 
 def _read_from(source: Source, catalog: str) -> Source:

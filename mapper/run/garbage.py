@@ -18,6 +18,7 @@ from mapper.run.layout import Version, all_versions
 from mapper.run.ledger import Ledger
 from mapper.run.lock import hold_folder
 from mapper.run.manifest import shard_folders
+from mapper.run.release import all_released
 from mapper.store.shards import all_shards, unfinished_shards
 
 _SETTLED_SECONDS = 3600.0
@@ -100,7 +101,14 @@ def _too_old(known: Iterable[Version], keep: int) -> list[Version]:
     for version in known:
         if (version.state() or {}).get("finished"):
             products.setdefault((version.slug, version.product), []).append(version)
-    return [version for versions in products.values() for version in versions[:-keep]]
+    root = next((v.root for versions in products.values() for v in versions), Path())
+    staying = {version.key for version in all_released(root)} if products else set()
+    return [
+        version
+        for versions in products.values()
+        for version in versions[:-keep]
+        if version.key not in staying
+    ]
 
 
 def _living(versions: Iterable[Version]) -> tuple[set[str], str]:

@@ -105,7 +105,11 @@ class Version:
 
     def finish(self) -> None:
         """Mark the version finished."""
-        write_json(self.state_file, (self.state() or {}) | {"finished": True})
+        self.note({"finished": True})
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add to `version.json`, or change it there."""
+        write_json(self.state_file, (self.state() or {}) | dict(facts))
 
     def numbered(self, number: int) -> "Version":
         """Another version of the same product."""

@@ -22,6 +22,7 @@ from mapper.inference.composition import CONFIDENCE_STEPS
 from mapper.inference.outputs import STEPS_NODATA
 from mapper.product.cog import RasterSpec, strips, write_cog
 from mapper.product.item import ProductFacts, ProductLayer, file_facts, product_item
+from mapper.product.measures import ConfidenceMean, SeamCounter
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
 from mapper.run.holes import HoleCounter
@@ -33,7 +34,7 @@ from mapper.store.shards import read_box, shard_file
 from mapper.store.template import ArrayTemplate
 from mapper.store.view import swap, write_view
 
-PUBLISH_VERSION = 3
+PUBLISH_VERSION = 4
 """Raised whenever publishing gives other bytes for the same shards."""
 _OUTSIDE = 1
 _COUNT_NODATA = 65535
@@ -105,7 +106,9 @@ class PublishTask:
     def _write_files(self, folder: Path) -> ClassAreas:
         inside = InsideMask(shapely.from_wkb(self.area), self.facts.grid, self.facts.pixels)
         holes = HoleCounter(self.sources)
-        counts = self._write_rasters(folder, inside, holes)
+        seams = SeamCounter(tile=self.facts.grid.tile, nodata=self.facts.classes.nodata)
+        mean = ConfidenceMean(steps=CONFIDENCE_STEPS, nodata=STEPS_NODATA)
+        counts = self._write_rasters(folder, inside, holes, (seams, mean))
         holes.check(self.whole)
         areas = ClassAreas(
             pixels=counts,
@@ -114,16 +117,23 @@ class PublishTask:
             ),
             classes=self.facts.classes,
         )
-        write_json(folder / "statistics.json", {"city": self.facts.city, **areas.to_json()})
+        measures = {"mean_confidence": mean.value, "seam_index": seams.index}
+        stated = {"city": self.facts.city, **areas.to_json(), **measures}
+        write_json(folder / "statistics.json", stated)
         write_text(folder / "statistics.csv", areas.to_csv())
         self._write_quicklook(folder, areas)
         write_json(folder / "item.json", product_item(self.facts, folder, counts, holes.pixels))
         return areas
 
     def _write_rasters(
-        self, folder: Path, inside: "InsideMask", holes: HoleCounter
+        self,
+        folder: Path,
+        inside: "InsideMask",
+        holes: HoleCounter,
+        measures: tuple[SeamCounter, ConfidenceMean],
     ) -> dict[int, int]:
         grid, tile, counter = self.facts.grid, self.facts.grid.tile, PixelCounter()
+        seams, mean = measures
         tags = {
             "TITLE": self.facts.title,
             "PERIOD": self.facts.interval,
@@ -134,11 +144,15 @@ class PublishTask:
         def classes(pixels: PixelBox) -> np.ndarray:
             values, within = self.maps.read("classes", pixels, tile), inside.of(pixels)
             counter.add(values, within)
-            return np.where(within, values, self.facts.classes.nodata)
+            shown: np.ndarray = np.where(within, values, self.facts.classes.nodata)
+            seams.add(shown, pixels)
+            return shown
 
         def confidence(pixels: PixelBox) -> np.ndarray:
             values = self.maps.read("confidence", pixels, tile)
-            return np.where(inside.of(pixels), values, STEPS_NODATA)
+            shown: np.ndarray = np.where(inside.of(pixels), values, STEPS_NODATA)
+            mean.add(shown)
+            return shown
 
         def observations(pixels: PixelBox) -> np.ndarray:
             layers = self._observations(pixels, inside.of(pixels))
@@ -263,6 +277,9 @@ class InsideMask:
 def _outputs(version: Version) -> tuple[Output, ...]:
     found = []
     for path in sorted(version.product_folder.iterdir()):
+        if path.name == "item.json":
+            # it is told later who released it, and what came after it
+            continue
         facts = file_facts(path)
         found.append(
             Output(
@@ -275,7 +292,7 @@ def _outputs(version: Version) -> tuple[Output, ...]:
     return tuple(found)
 
 
-def read_item(version: Version) -> dict[str, object]:
+def read_item(version: Version) -> dict[str, Any]:
     """The published item of a version."""
     path = version.product_folder / "item.json"
     return dict(json.loads(path.read_text(encoding="utf-8")))

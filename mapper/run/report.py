@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import mapper
-from mapper.errors import MapperError, NothingFoundError, PartlyDoneError
+from mapper.errors import HeldError, MapperError, NothingFoundError, PartlyDoneError
 from mapper.product.item import index_feature, run_collection
-from mapper.run.layout import all_versions
 from mapper.run.plan import RunRequest
 from mapper.run.publish import read_item
+from mapper.run.release import all_released
 from mapper.store.files import write_json
 
 _REPORTED = ("numpy", "rasterio", "zarr", "onnxruntime-gpu", "onnxruntime", "pyproj", "distributed")
@@ -25,7 +25,8 @@ class CityResult:
     slug: str
     name: str
     state: str
-    """`published`, `finished` before, `unchanged`, `planned`, `nothing found` or `failed`."""
+    """`published`, `candidate` (held by its gates), `finished` before, `unchanged`, `planned`,
+    `nothing found` or `failed`."""
     reason: str = ""
     product: str = ""
     """Folder of the product, relative to the run's."""
@@ -34,7 +35,7 @@ class CityResult:
     @property
     def good(self) -> bool:
         """True where nothing went wrong."""
-        return self.state not in {"nothing found", "failed"}
+        return self.state not in {"nothing found", "failed", "candidate"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +50,18 @@ class RunReport:
         """Raise what the exit code says.
 
         Raises: NothingFoundError where no city has a scene; PartlyDoneError where some cities
-            are mapped and others are not; MapperError where none is.
+            are mapped and others are not; HeldError where maps did not pass their gates and
+            nothing else is wrong; MapperError where none is mapped.
         """
         bad = [r for r in self.results if not r.good]
         if not bad:
             return
+        held = [r for r in bad if r.state == "candidate"]
+        if len(held) == len(bad):
+            raise HeldError(
+                f"{len(held)} of {len(self.results)} maps are candidates: {held[0].name}: "
+                f"{held[0].reason}; look at them and `mapper release`, or mend what is wrong"
+            )
         told = bad[0].reason if len(bad) == 1 else ", ".join(r.name for r in bad)
         if all(r.state == "nothing found" for r in self.results):
             raise NothingFoundError(f"nothing found for any city: {told}")
@@ -66,12 +74,10 @@ def write_overview(request: RunRequest, report: RunReport) -> None:
     """Collection, index and report over everything that is published in the folder."""
     newest: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {}
     statistics: dict[str, dict[str, Any]] = {}
-    for version in all_versions(request.out):
-        if (version.state() or {}).get("finished"):
-            path = str((version.product_folder / "item.json").relative_to(request.out))
-            item: dict[str, Any] = read_item(version)
-            newest[version.slug, version.product] = (path, item)
-            statistics[path] = _areas(version.product_folder / "statistics.json")
+    for version in all_released(request.out):
+        path = str((version.product_folder / "item.json").relative_to(request.out))
+        newest[version.slug, version.product] = (path, read_item(version))
+        statistics[path] = _areas(version.product_folder / "statistics.json")
     items = dict(newest.values())
     if items:
         licenses = [item["properties"]["license"] for item in items.values()]

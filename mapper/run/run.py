@@ -37,6 +37,7 @@ from mapper.run.masker import masks_of
 from mapper.run.performance import PERFORMANCE, performance_kept
 from mapper.run.plan import CityPlan, RunRequest, all_finished, check_bands, plan_city
 from mapper.run.publish import read_item
+from mapper.run.release import settle
 from mapper.run.report import CityResult, RunReport, write_overview
 from mapper.run.stopping import drained
 from mapper.run.terms import check_known_terms
@@ -237,11 +238,23 @@ def _resources(options: RunOptions, request: RunRequest) -> dict[str, Mapping[st
     return found
 
 
+def _settled(plan: CityPlan) -> tuple[str, str]:
+    """State and reason of a map that is finished now: released, or held by its gates."""
+    failed = settle(plan.version, plan.request.recipe.gates)
+    return ("candidate", "; ".join(failed)) if failed else ("published", "")
+
+
 def _finished_before(plan: CityPlan) -> CityResult:
+    state, reason = "finished", ""
+    if "gates" not in (plan.version.state() or {}):
+        # a driver was killed before it could ask
+        settled, reason = _settled(plan)
+        state = settled if reason else state
     return CityResult(
         slug=plan.area.slug,
         name=plan.area.name,
-        state="finished",
+        state=state,
+        reason=reason,
         product=str(plan.version.product_folder.relative_to(plan.version.root)),
         facts={"terms": _published_terms(plan)},
     )
@@ -304,8 +317,8 @@ def _result(job: CityJob, listener: Listener) -> CityResult:
         result.state, product = "unchanged", before.product_folder
         result.product = str(product.relative_to(plan.version.root))
     elif job.published:
-        result.state, product = "published", plan.version.product_folder
-        result.product = str(product.relative_to(plan.version.root))
+        result.state, result.reason = _settled(plan)
+        result.product = str(plan.version.product_folder.relative_to(plan.version.root))
     else:
         short = [f"{s} {p.done + p.skipped} of {p.total}" for s, p in job.progress.items()]
         result.reason = "; ".join(job.failures[:3]) or f"steps are missing: {', '.join(short)}"
