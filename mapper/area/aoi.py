@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import shapely
-from shapely import MultiPolygon
 from shapely.geometry import mapping
 from shapely.geometry.base import BaseGeometry
 
 from mapper.area.grid import WGS84, Grid, project, utm_epsg
+from mapper.area.vector import polygon_of, read_frame, text_of
 from mapper.errors import AreaError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -90,15 +90,15 @@ def read_areas(path: Path) -> list[AreaOfInterest]:
 
     Raises: AreaError with the feature's index where a feature is no usable polygon.
     """
-    frame = _read_frame(path)
+    frame = read_frame(path)
     if not len(frame):
         raise AreaError(f"{path} holds no feature; add at least one polygon")
     name_field = _name_field([str(c) for c in frame.columns])
     areas = []
     for index, (_, row) in enumerate(frame.iterrows()):
-        name = _text(row[name_field]) if name_field else ""
+        name = text_of(row[name_field]) if name_field else ""
         name = name or f"{path.stem}-{index}"
-        geometry = _polygon(row["geometry"], f"{path}, feature {index} ({name!r})")
+        geometry = polygon_of(row["geometry"], f"{path}, feature {index} ({name!r})")
         country = row.get("country")
         areas.append(
             AreaOfInterest(
@@ -128,68 +128,10 @@ def pick_areas(areas: Sequence[AreaOfInterest], names: Sequence[str]) -> list[Ar
     return [a for a in areas if a.name.casefold() in wanted or a.slug in wanted]
 
 
-def _read_frame(path: Path) -> Any:
-    """Read a vector file as a GeoDataFrame in EPSG:4326."""
-    import geopandas
-
-    if not path.exists():
-        raise AreaError(
-            f"{path} does not exist; give a GeoJSON, GeoPackage, Shapefile or GeoParquet"
-        )
-    try:
-        if path.suffix.lower() in {".parquet", ".geoparquet"}:
-            frame = geopandas.read_parquet(path)
-        else:
-            frame = geopandas.read_file(path)
-    except Exception as reason:
-        raise AreaError(
-            f"{path} cannot be read as a vector file ({reason}); "
-            "give a GeoJSON, GeoPackage, Shapefile or GeoParquet"
-        ) from reason
-    if getattr(frame, "_geometry_column_name", None) not in frame.columns:
-        raise AreaError(f"{path} has no geometry; give polygons")
-    if frame.crs is None:
-        raise AreaError(f"{path} declares no CRS; add one (a .prj file, or the crs of the layer)")
-    if frame.geometry.name != "geometry":
-        frame = frame.rename_geometry("geometry")
-    return frame.to_crs(WGS84)
-
-
-def _text(value: Any) -> str:
-    """A cell as text; empty where the file has nothing."""
-    import pandas
-
-    text = "" if pandas.isna(value) else str(value).strip()
-    return "" if text.lower() in {"nan", "none"} else text
-
-
 def _name_field(columns: Sequence[str]) -> str | None:
     """The column that most likely holds names."""
     by_lower = {c.lower(): c for c in reversed(columns)}
     return next((by_lower[f] for f in _NAME_FIELDS if f in by_lower), None)
-
-
-def _polygon(geometry: BaseGeometry | None, where: str) -> BaseGeometry:
-    """The polygonal part of a geometry, repaired, in valid longitudes and latitudes."""
-    if not isinstance(geometry, BaseGeometry) or geometry.is_empty:
-        raise AreaError(f"{where} has no geometry; give a polygon or remove the feature")
-    geometry = shapely.force_2d(geometry)
-    left, bottom, right, top = geometry.bounds
-    if not (left >= -360 and right <= 360 and bottom >= -90 and top <= 90):
-        raise AreaError(
-            f"{where} spans {left:.6g}, {bottom:.6g} to {right:.6g}, {top:.6g}, which are no "
-            "longitudes and latitudes; is the CRS declared rightly?"
-        )
-    if not geometry.is_valid:
-        logger.warning("%s is not valid (%s); repaired", where, shapely.is_valid_reason(geometry))
-        geometry = shapely.make_valid(geometry)
-    parts = [p for p in shapely.get_parts(geometry) if p.geom_type.endswith("Polygon")]
-    polygons = [p for part in parts for p in shapely.get_parts(part) if p.area > 0]
-    if not polygons:
-        raise AreaError(
-            f"{where} is a {geometry.geom_type} without area; give a polygon or remove the feature"
-        )
-    return polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
 
 
 def _with_unique_slugs(areas: list[AreaOfInterest], path: Path) -> list[AreaOfInterest]:

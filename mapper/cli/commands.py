@@ -8,6 +8,7 @@ import typer
 
 import mapper
 from mapper.cli.adapting import add_to as add_adapting
+from mapper.cli.correcting import add_to as add_correcting
 from mapper.cli.keeping import add_to as add_keeping
 from mapper.cli.library import models_app, recipe_app, recipes
 from mapper.cli.mirror import add_mirror
@@ -71,6 +72,7 @@ add_scheduling(app)
 add_keeping(app)
 add_status(app)
 add_releasing(app)
+add_correcting(app)
 
 
 @app.callback(invoke_without_command=True)

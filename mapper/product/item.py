@@ -82,6 +82,8 @@ class ProductFacts:
     missing: Sequence[str]
     """Modalities that the model could use and this map had to do without."""
     warnings: Sequence[str] = ()
+    corrections: Sequence[Mapping[str, str]] = ()
+    """What people mended by hand: id, class, author, reason and when."""
     layers: Sequence[ProductLayer] = ()
 
 
@@ -136,12 +138,19 @@ def product_item(
             "mapper:missing": list(facts.missing),
             "mapper:warnings": list(facts.warnings),
             "mapper:holes": dict(holes or {}),
+            **_corrected(facts),
             "renders": _renders(facts.classes),
         },
         "collection": COLLECTION,
         "assets": _assets(facts, folder, counts),
         "links": _links(facts),
     }
+
+
+def _corrected(facts: ProductFacts) -> dict[str, Any]:
+    if not facts.corrections:
+        return {}
+    return {"mapper:corrections": [dict(one) for one in facts.corrections]}
 
 
 def _credited(credits: Credits) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def product_facts(
         scenes=scene_facts(plan, inspections),
         missing=missing_modalities(plan, ingested),
         warnings=read_failures(inspections, ingested),
+        corrections=[{"id": c.id, "class": c.title, **c.facts} for c in plan.corrections],
         layers=layers,
     )
 

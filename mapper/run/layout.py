@@ -3,6 +3,7 @@
 ```
 OUT/.lock  ledger/  probes.json  tiles/<tile key>/<step>/<hash>/<array>
 OUT/cities/<slug>/grid-10m.json                      zone and tile size, fixed at the first run
+OUT/cities/<slug>/<recipe>-<period>/latest.json  latest -> v1  corrections.geojson
 OUT/cities/<slug>/<recipe>-<period>/v1/
     version.json  items.parquet  shards.parquet  cube.zarr  map.zarr  product/
 OUT/collection.json  index.geojson  report.json

@@ -35,6 +35,7 @@ from mapper.recipe import (
     layers_of,
     sure_layers,
 )
+from mapper.run.corrections import Correction, digest_of_corrections, read_corrections
 from mapper.run.layout import Version, fixed_grid, keep_grid, latest_version
 from mapper.run.masker import ModelMasker
 from mapper.run.publish import PUBLISH_VERSION
@@ -90,8 +91,11 @@ class RunRequest:
             return f"{self.recipe.name}-{start.year}"
         return f"{self.recipe.name}-{start:%Y%m%d}-{end:%Y%m%d}"
 
-    def fingerprint(self, area: AreaOfInterest, grid: Grid) -> str:
-        """Hash of everything that makes a version what it is, scenes apart."""
+    def fingerprint(self, area: AreaOfInterest, grid: Grid, corrected: str = "") -> str:
+        """Hash of everything that makes a version what it is, scenes apart.
+
+        `corrected` is the hash of the city's corrections.
+        """
         return digest_of(
             {
                 "recipe": self.recipe.digest,
@@ -102,6 +106,7 @@ class RunRequest:
                 "period": self.period.interval,
                 "grid": [grid.epsg, grid.resolution, grid.tile],
                 "versions": [PIXELS_VERSION, PUBLISH_VERSION],
+                **({"corrections": corrected} if corrected else {}),
             }
         )
 
@@ -125,6 +130,8 @@ class CityPlan:
     """True where the items come from a version that was begun before."""
     finished: bool
     """True where there is nothing to do."""
+    corrections: tuple[Correction, ...] = ()
+    """What people mended by hand."""
     token: str = ""
     """Of the freezing: scenes are looked at once for each, so a refresh looks again."""
 
@@ -210,21 +217,26 @@ def plan_city(
     """
     wanted = area.grid(request.recipe.resolution, request.tile_size or DEFAULT_TILE)
     grid = fixed_grid(request.out, area, wanted, request.tile_size is not None)
-    geometry, fingerprint = area.on(grid), request.fingerprint(area, grid)
+    geometry = area.on(grid)
+    first = Version(root=request.out, slug=area.slug, product=request.product, number=1)
+    corrections = read_corrections(first)
+    fingerprint = request.fingerprint(area, grid, digest_of_corrections(corrections))
     common: dict[str, Any] = {
         "area": area,
         "request": request,
         "grid": grid,
         "geometry": geometry,
         "fingerprint": fingerprint,
+        "corrections": corrections,
     }
     latest = latest_version(request.out, area.slug, request.product)
     state = (latest.state() if latest else None) or {}
     if latest and not request.refresh:
         if state["fingerprint"] != fingerprint:
             raise UsageError(
-                f"{latest.path} was made with another recipe, model, window plan or area, or by an "
-                "earlier mapper; --refresh makes the next version, or choose another --out"
+                f"{latest.path} was made with another recipe, model, window plan, area or "
+                "corrections, or by an earlier mapper; --refresh makes the next version, or "
+                "choose another --out"
             )
         return CityPlan(
             **common,

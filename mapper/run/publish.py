@@ -25,6 +25,7 @@ from mapper.product.item import ProductFacts, ProductLayer, file_facts, product_
 from mapper.product.measures import ConfidenceMean, SeamCounter
 from mapper.product.quicklook import Caption, shrink_factor, write_quicklook
 from mapper.product.statistics import ClassAreas, PixelCounter, pixel_area_km2
+from mapper.run.corrections import Overlay
 from mapper.run.holes import HoleCounter
 from mapper.run.layout import Version
 from mapper.run.ledger import Output
@@ -75,6 +76,8 @@ class PublishTask:
     cube: ArraySet
     maps: ArraySet
     sources: tuple[str, ...]
+    overlay: Overlay | None = None
+    """Corrections of the map by people."""
     whole: tuple[str, ...] = ()
     """Sources that may have no hole where a scene could not be read."""
 
@@ -143,6 +146,8 @@ class PublishTask:
 
         def classes(pixels: PixelBox) -> np.ndarray:
             values, within = self.maps.read("classes", pixels, tile), inside.of(pixels)
+            if self.overlay is not None:
+                values = self.overlay.over(values, pixels)
             counter.add(values, within)
             shown: np.ndarray = np.where(within, values, self.facts.classes.nodata)
             seams.add(shown, pixels)

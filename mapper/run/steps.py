@@ -14,6 +14,7 @@ from mapper.cube.template import PIXELS_VERSION, count_templates, data_templates
 from mapper.inference.reduce import REDUCE_VERSION
 from mapper.product.item import ProductLayer
 from mapper.recipe import Source, digest_of
+from mapper.run.corrections import Overlay
 from mapper.run.facts import product_facts, scene_components, scene_facts
 from mapper.run.ledger import Entry
 from mapper.run.maps import (
@@ -252,6 +253,7 @@ class CitySteps:
         components = {
             "maps": {str(t): [o.sha256 for o in e.outputs] for t, e in mapped.items()},
             "cube": {f"{n}/{t}": [o.sha256 for o in e.outputs] for (n, t), e in ingested.items()},
+            # corrections are part of it
             "fingerprint": plan.fingerprint,
             "scenes": digest_of(scene_facts(plan, inspections)),
             "terms": digest_of(asdict(plan.terms)),
@@ -264,6 +266,7 @@ class CitySteps:
             facts=product_facts(plan, inspections, ingested, self._more_layers()),
             lonlat=area_wkb(plan.area.geometry),
             area=area_wkb(plan.geometry),
+            overlay=Overlay.of(plan.corrections, plan.grid),
             cube=self._cube(ingested, mapped),
             maps=self._maps(mapped),
             sources=tuple(dict.fromkeys(c.arrays for c in self.cube.values())),
