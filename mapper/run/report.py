@@ -33,6 +33,11 @@ class CityResult:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def mapped(self) -> bool:
+        """True where there is a map, whether it is released or a candidate."""
+        return self.good or self.state == "candidate"
+
+    @property
     def good(self) -> bool:
         """True where nothing went wrong."""
         return self.state not in {"nothing found", "failed", "candidate"}

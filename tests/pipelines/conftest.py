@@ -84,9 +84,9 @@ def map_world(world: Path, in_process: str, tmp_path: Path) -> Runner:
 
 
 def read_map(report: RunReport, slug: str) -> dict[str, Any]:
-    """Classes, confidence and lattice position of a published map."""
+    """Classes, confidence and lattice position of a finished map, released or not."""
     result = next(r for r in report.results if r.slug == slug)
-    assert result.good, result.reason
+    assert result.mapped, result.reason
     product = report.out / result.product
     with rasterio.open(product / "classes.tif") as dataset:
         corner = round(dataset.transform.c / 10), round(-dataset.transform.f / 10)

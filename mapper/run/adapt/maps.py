@@ -175,7 +175,7 @@ def map_areas(
 ) -> dict[str, str]:
     """Map cities by the source's model. Returns: those that could not be, and why."""
     report = run(replace(options, cities=tuple(slugs)), listener)
-    return {result.slug: result.reason for result in report.results if not result.good}
+    return {result.slug: result.reason for result in report.results if not result.mapped}
 
 
 def map_city(options: RunOptions, slug: str, listener: Listener = ignore) -> Version:
