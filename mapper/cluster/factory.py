@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import dask
-
 from mapper.cluster.local import cuda_cluster, local_cluster
 from mapper.cluster.options import ClusterOptions
 from mapper.cluster.plugins import DEVICES, TILE_RATE, Devices, TileRate
@@ -26,8 +24,6 @@ def open_cluster(options: ClusterOptions) -> Iterator[Any]:
 
     Raises: UsageError where it cannot be started or does not answer; DeviceError.
     """
-    # read by distributed when it is imported; its own handlers would say everything twice
-    dask.config.set({"logging.distributed": "error", "logging.bokeh": "error"})
     with _client(options) as client:
         client.register_plugin(Devices(), name=DEVICES)
         if options.kind != "local":

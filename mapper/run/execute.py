@@ -186,7 +186,8 @@ class Execution:
             self._failed(work, future)
             return
         outcome = future.result()
-        self.client.cancel(self.attempts.settled(work), force=True)
+        if others := self.attempts.settled(work):
+            self.client.cancel(others, force=True)
         for number, (job, step) in enumerate(work.wanted):
             entries = job.finish(step, outcome)
             for entry in entries if number == 0 else ():
