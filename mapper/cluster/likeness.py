@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,8 +29,14 @@ _SHOWN = 4
 @lru_cache(maxsize=1)
 def software() -> Mapping[str, str]:
     """Versions of mapper, of Python and of the key packages that are there; called on workers."""
-    found = {"mapper": mapper.__version__, "mapper's code": _code(), "python": _python()}
-    for name in PACKAGES:
+    own = {"mapper": mapper.__version__, "mapper's code": _code(), "python": _python()}
+    return own | versions_of(PACKAGES)
+
+
+def versions_of(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are there."""
+    found = {}
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

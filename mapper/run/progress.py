@@ -69,26 +69,20 @@ class Teller:
 
     def retried(self, job: CityJob, step: Step, reason: str) -> None:
         """A step is given to another worker, after a failure or beside a slow one."""
-        self.listener(
-            Event(
-                kind="step",
-                state="retried",
-                city=job.slug,
-                stage=step.stage,
-                message=f"{step.stage} tried again: {reason}",
-                data={"keys": list(step.entries)},
-            )
-        )
+        self._told(job, step, "retried", f"tried again: {reason}")
 
     def failed(self, job: CityJob, step: Step, reason: str) -> None:
         """A step failed for good."""
+        self._told(job, step, "failed", f"failed: {reason}")
+
+    def _told(self, job: CityJob, step: Step, state: str, what: str) -> None:
         self.listener(
             Event(
                 kind="step",
-                state="failed",
+                state=state,
                 city=job.slug,
                 stage=step.stage,
-                message=f"{step.stage} failed: {reason}",
+                message=f"{step.stage} {what}",
                 data={"keys": list(step.entries)},
             )
         )

@@ -1,6 +1,5 @@
 """How a run ended: per city, for the exit code, and in the files over a whole folder."""
 
-import importlib.metadata
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import mapper
+from mapper.cluster.likeness import versions_of
 from mapper.errors import HeldError, MapperError, NothingFoundError, PartlyDoneError
 from mapper.product.item import index_feature, run_collection
 from mapper.run.plan import RunRequest
@@ -130,16 +130,6 @@ def _report(request: RunRequest, report: RunReport) -> dict[str, Any]:
             "ended": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": report.seconds,
             "reads": {r.slug: r.facts["reads"] for r in report.results if "reads" in r.facts},
-            "software": {"mapper": mapper.__version__, **_versions()},
+            "software": {"mapper": mapper.__version__, **versions_of(_REPORTED)},
         },
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _REPORTED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
